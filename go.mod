@@ -1,0 +1,3 @@
+module github.com/covedesk/cove
+
+go 1.26.0

@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// Counters counts the bytes of joined streams as they pass. The zero value is ready.
+type Counters struct {
+	AtoB, BtoA atomic.Int64 // bytes
+}
+
+// bufferSize is one read of a relay: large enough that a bulk copy costs few calls, small enough
+// that a thousand connections stay cheap (they borrow from a pool, and only while bytes wait).
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// Join carries bytes between a and b until both directions have ended, then closes both.
+// The end of one direction is passed on as a half-close while the other goes on. A failed
+// direction takes the other down with it, since what the peer would still say can no longer be
+// answered; the first such error is returned. A plain end on both sides returns nil.
+// Counters may be nil.
+func Join(a, b Conn, n *Counters) error {
+	if n == nil {
+		n = new(Counters)
+	}
+	var wg sync.WaitGroup
+	var ab, ba error
+	wg.Go(func() { ab = pipe(b, a, &n.AtoB); abortOn(ab, a, b) })
+	wg.Go(func() { ba = pipe(a, b, &n.BtoA); abortOn(ba, a, b) })
+	wg.Wait()
+	a.Close()
+	b.Close()
+	if ab != nil && !errors.Is(ab, net.ErrClosed) {
+		return ab
+	}
+	if ba != nil && !errors.Is(ba, net.ErrClosed) {
+		return ba
+	}
+	return nil
+}
+
+func abortOn(err error, a, b Conn) {
+	if err != nil {
+		a.Close()
+		b.Close()
+	}
+}
+
+// pipe copies src to dst and ends dst's direction when src ends.
+func pipe(dst, src Conn, n *atomic.Int64) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		m, err := src.Read(*buf)
+		if m > 0 {
+			if _, werr := dst.Write((*buf)[:m]); werr != nil {
+				// Nobody reads any more. The source is told, so that it stops sending.
+				src.CloseRead()
+				return werr
+			}
+			n.Add(int64(m))
+		}
+		if err == io.EOF {
+			if err := dst.CloseWrite(); err != nil && !gone(err) {
+				return err
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
