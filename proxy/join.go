@@ -13,11 +13,14 @@ type Counters struct {
 	AtoB, BtoA atomic.Int64 // bytes
 }
 
-// bufferSize is one read of a relay: large enough that a bulk copy costs few calls, small enough
-// that a thousand connections stay cheap (they borrow from a pool, and only while bytes wait).
-const bufferSize = 64 << 10
+// A relay reads into a small buffer of its own and borrows a large one only while bytes come fast
+// enough to fill the small one: a thousand idle connections cost 4 KiB a direction, a bulk copy few calls.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 128 << 10
+)
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBuffer); return &b }}
 
 // Join carries bytes between a and b until both directions have ended, then closes both.
 // The end of one direction is passed on as a half-close while the other goes on. A failed
@@ -53,26 +56,42 @@ func abortOn(err error, a, b Conn) {
 
 // pipe copies src to dst and ends dst's direction when src ends.
 func pipe(dst, src Conn, n *atomic.Int64) error {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	small := make([]byte, smallBuffer)
+	buf := small
+	var large *[]byte
+	defer func() {
+		if large != nil {
+			largeBuffers.Put(large)
+		}
+	}()
 	for {
-		m, err := src.Read(*buf)
+		m, err := src.Read(buf)
 		if m > 0 {
-			if _, werr := dst.Write((*buf)[:m]); werr != nil {
-				// Nobody reads any more. The source is told, so that it stops sending.
+			if _, werr := dst.Write(buf[:m]); werr != nil {
+				// Nobody reads this direction any more. The source is told, so that it stops sending;
+				// the other direction may still carry an answer.
 				src.CloseRead()
+				if gone(werr) {
+					return nil
+				}
 				return werr
 			}
 			n.Add(int64(m))
 		}
-		if err == io.EOF {
+		switch {
+		case err == io.EOF:
 			if err := dst.CloseWrite(); err != nil && !gone(err) {
 				return err
 			}
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case m == smallBuffer && large == nil:
+			large = largeBuffers.Get().(*[]byte)
+			buf = *large
+		case m < smallBuffer && large != nil:
+			largeBuffers.Put(large)
+			large, buf = nil, small
 		}
 	}
 }
