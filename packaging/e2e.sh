@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the tests that boot a real VM, as an ordinary user: root hides what users meet. As root it
+# makes a user cove-test for that and lets the user see copies of what was built, nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=${E2E_RUN:-.}
+work=$(mktemp -d /tmp/cove-e2e.XXXXXX) # short: socket paths are limited
+trap 'rm -rf "$work"' EXIT
+
+go test -c -tags e2e -o "$work/e2e.test" ./app/e2e
+CGO_ENABLED=0 go build -trimpath -o "$work/probe" ./app/e2e/probe
+mkdir "$work/bin"
+cp -a --reflink=auto bin/. "$work/bin/"
+cp /bin/busybox "$work/busybox"
+
+args=(-test.v -test.timeout 40m -test.run "$run")
+if [ "$(id -u)" = 0 ]; then
+	id cove-test >/dev/null 2>&1 || useradd --create-home --shell /bin/bash cove-test
+	chown -R cove-test: "$work"
+	cd "$work"
+	runuser -u cove-test -- env -i HOME=/home/cove-test PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin TMPDIR="$work" \
+		COVE_E2E="$work" "$work/e2e.test" "${args[@]}"
+else
+	COVE_E2E="$work" "$work/e2e.test" "${args[@]}"
+fi
