@@ -1,0 +1,3 @@
+.PHONY: deps
+deps: ## Install what is missing from the distribution's packages
+	@packaging/deps/install.sh
