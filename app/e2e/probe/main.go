@@ -1,0 +1,91 @@
+// Command probe is what the tests run inside containers: it asks the engine through a mounted socket,
+// and it tries what a hostile container would.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		fail("usage: probe engine SOCKET PATH | vsock-connect CID PORT | vsock-squat PORT")
+	}
+	switch os.Args[1] {
+	case "engine":
+		engine(os.Args[2], os.Args[3])
+	case "vsock-connect":
+		vsockConnect(number(os.Args[2]), number(os.Args[3]))
+	case "vsock-squat":
+		vsockSquat(number(os.Args[2]))
+	default:
+		fail("no such probe: " + os.Args[1])
+	}
+}
+
+// engine prints the answer to GET path on the engine's socket.
+func engine(socket, path string) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	resp, err := client.Get("http://engine" + path)
+	if err != nil {
+		fail(err.Error())
+	}
+	defer resp.Body.Close()
+	io.Copy(os.Stdout, resp.Body)
+}
+
+// vsockConnect prints "connected" and what the peer says first, or the error.
+func vsockConnect(cid, port uint32) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if err != nil {
+		fmt.Println("socket:", err)
+		return
+	}
+	tv := unix.NsecToTimeval((5 * time.Second).Nanoseconds())
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	if err := unix.Connect(fd, &unix.SockaddrVM{CID: cid, Port: port}); err != nil {
+		fmt.Println("connect:", err)
+		return
+	}
+	unix.Write(fd, []byte("COVE?\n"))
+	buf := make([]byte, 64)
+	n, err := unix.Read(fd, buf)
+	fmt.Printf("connected, read %d bytes, %v\n", n, err)
+}
+
+// vsockSquat tries to listen where guestd does, and if that works answers every caller with garbage.
+func vsockSquat(port uint32) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
+	if err != nil {
+		fmt.Println("socket:", err)
+		return
+	}
+	if err := unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: port}); err != nil {
+		fmt.Println("bind:", err)
+		return
+	}
+	fmt.Println("bound")
+}
+
+func number(s string) uint32 {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		fail(err.Error())
+	}
+	return uint32(n)
+}
+
+func fail(why string) {
+	fmt.Fprintln(os.Stderr, "probe:", why)
+	os.Exit(1)
+}
