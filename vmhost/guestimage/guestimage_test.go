@@ -41,7 +41,9 @@ func TestDamage(t *testing.T) {
 		damage func(dir string) error
 		want   func(error) bool
 	}{
-		{"a changed byte is found", func(d string) error { return os.WriteFile(filepath.Join(d, RootFile), []byte("c0ntent of root.erofs"), 0o600) }, isDigest},
+		{"a changed byte is found", func(d string) error {
+			return os.WriteFile(filepath.Join(d, RootFile), []byte("c0ntent of root.erofs"), 0o600)
+		}, isDigest},
 		{"a truncated file is found", func(d string) error { return os.Truncate(filepath.Join(d, KernelFile), 3) }, isDigest},
 		{"a missing file is found", func(d string) error { return os.Remove(filepath.Join(d, InitrdFile)) }, isMissing},
 		{"a missing manifest is found", func(d string) error { return os.Remove(filepath.Join(d, ManifestFile)) }, isMissing},

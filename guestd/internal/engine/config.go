@@ -1,0 +1,112 @@
+// Package engine configures containerd and dockerd, says when they serve, and hands connections to
+// the engine's socket.
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Paths of the engine in the guest.
+const (
+	Socket           = "/run/docker.sock"
+	containerdSocket = "/run/containerd/containerd.sock"
+	dockerConfig     = "/run/cove/docker/daemon.json"
+	containerdConfig = "/run/cove/containerd/config.toml"
+)
+
+// owned are the keys of daemon.json that guestd answers for: a user's value would cut the engine off.
+var owned = []string{"hosts", "containerd", "data-root", "exec-root", "pidfile", "group"}
+
+// ErrOwned says that a user's daemon.json sets what guestd answers for.
+var ErrOwned = errors.New("cannot be overridden")
+
+// defaults are the engine's settings that make it ours.
+func defaults() map[string]any {
+	return map[string]any{
+		"hosts":            []string{"unix://" + Socket},
+		"containerd":       containerdSocket,
+		"data-root":        "/var/lib/docker",
+		"exec-root":        "/run/docker",
+		"pidfile":          "/run/docker.pid",
+		"group":            "docker",
+		"exec-opts":        []string{"native.cgroupdriver=cgroupfs"},
+		"firewall-backend": "nftables",
+		// Ports are the host's business (see proxy/ports); between containers the kernel does it.
+		"userland-proxy": false,
+		"features":       map[string]any{"containerd-snapshotter": true, "swarm-nftables": true},
+		"log-opts":       map[string]any{},
+	}
+}
+
+// Merge lays a user's daemon.json over ours. Objects are merged key by key, anything else replaces.
+func Merge(user json.RawMessage) ([]byte, error) {
+	all := defaults()
+	if len(user) > 0 {
+		var theirs map[string]any
+		if err := json.Unmarshal(user, &theirs); err != nil {
+			return nil, fmt.Errorf("engine settings: %w", err)
+		}
+		for key, value := range theirs {
+			if slices.Contains(owned, key) {
+				return nil, fmt.Errorf("engine setting %q %w: Cove sets it itself", key, ErrOwned)
+			}
+			ours, is := all[key].(map[string]any)
+			more, are := value.(map[string]any)
+			if is && are {
+				for k, v := range more {
+					ours[k] = v
+				}
+				continue
+			}
+			all[key] = value
+		}
+	}
+	return json.MarshalIndent(all, "", "  ")
+}
+
+// containerdTOML: one containerd for the engine and, later, for Kubernetes, so the CRI plugin is on and
+// has the engine's cgroup driver. Snapshotters for disks that a guest does not have are off: each
+// costs start-up time to find that out.
+const containerdTOML = `version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.differ.v1.erofs",
+  "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+]
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+    SystemdCgroup = false
+`
+
+// Configure writes what both programs read.
+func Configure(user json.RawMessage) error {
+	docker, err := Merge(user)
+	if err != nil {
+		return err
+	}
+	for path, text := range map[string][]byte{dockerConfig: docker, containerdConfig: []byte(containerdTOML)} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ContainerdArgs and DockerdArgs start the programs.
+func ContainerdArgs() []string { return []string{"/usr/bin/containerd", "--config", containerdConfig} }
+func DockerdArgs() []string    { return []string{"/usr/bin/dockerd", "--config-file", dockerConfig} }
