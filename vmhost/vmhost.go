@@ -30,6 +30,10 @@ type Spec struct {
 
 	// Accelerator asks for one by name; empty lets the driver choose. See Driver.Accelerators.
 	Accelerator string
+
+	// Event is told what happens to the machine while it runs, one call at a time. It must not block.
+	// It may be nil.
+	Event func(Event)
 }
 
 // Driver starts machines on one hypervisor.
@@ -41,9 +45,10 @@ type Driver interface {
 	Check(ctx context.Context) error
 
 	// Accelerators tells what was tried for running the guest's code and what came of it, best
-	// first. The first one that works is what Start uses when the Spec asks for none. Proving can
-	// take seconds; the answer is remembered for this host and hypervisor.
-	Accelerators(ctx context.Context) ([]Accelerator, error)
+	// first. The first one that works is what Start uses when the Spec asks for none. Where one has to
+	// be proven, that is by booting the kernel at the given path: it can take seconds, and the answer
+	// is remembered for this host and hypervisor.
+	Accelerators(ctx context.Context, kernel string) ([]Accelerator, error)
 
 	// Start runs a machine and returns when the hypervisor runs it; the guest may still have to
 	// boot. The context bounds the start only. The error is a *Problem where there is a remedy.
@@ -82,6 +87,15 @@ type Machine interface {
 	// Exit says how it ended. It is valid after Done.
 	Exit() Exit
 }
+
+// Event is something that happens to a running machine.
+type Event string
+
+// What can happen to a running machine.
+const (
+	EventDiskFull Event = "disk-full" // the host's disk is full: the machine is paused, and goes on when there is room
+	EventResumed  Event = "resumed"   // it goes on
+)
 
 // Exit is how a machine ended.
 type Exit struct {
