@@ -1,0 +1,118 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/covedesk/cove/guestd/protocol"
+	"github.com/covedesk/cove/vmhost"
+)
+
+// plumbing are the descriptors that QEMU inherits. Zero means that the machine does without.
+type plumbing struct {
+	monitor int // a listening socket
+	console int // the rest are connected sockets
+	control int
+	mux     int
+	vsock   int
+}
+
+// guestCID is the guest's vsock context id. The device lives in our process: the id means something to
+// this one guest only, and cannot meet another machine's.
+const guestCID = 3
+
+// argv is QEMU's argument list. It is pure: the same spec gives the same list.
+func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
+	var a []string
+	add := func(words ...string) { a = append(a, words...) }
+	add("-name", "cove-"+spec.Name+",debug-threads=on")
+	// Nothing that is not asked for: no default devices, no config files, no display.
+	add("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+	add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	add("-machine", machineArg(arch)+",memory-backend=ram")
+	add("-accel", accelArg(accel), "-cpu", cpu(accel))
+	add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", spec.CPUs, spec.CPUs))
+	add("-m", fmt.Sprintf("%dM", spec.Memory>>20))
+	// Shared, because the vsock device in our process reads its rings there.
+	add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", spec.Memory>>20))
+	add("-rtc", "base=utc,driftfix=none")
+	add("-kernel", spec.Kernel)
+	if spec.Initrd != "" {
+		add("-initrd", spec.Initrd)
+	}
+	add("-append", cmdline(spec, arch))
+
+	add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d,server=on,wait=off", p.monitor), "-mon", "chardev=monitor,mode=control")
+	add("-chardev", fmt.Sprintf("socket,id=console,fd=%d", p.console), "-serial", "chardev:console")
+	if p.control == 0 {
+		return a // a kernel on trial
+	}
+
+	add("-device", "virtio-serial-pci,id=ports,max_ports=4")
+	add("-chardev", fmt.Sprintf("socket,id=control,fd=%d", p.control), "-device", "virtserialport,bus=ports.0,nr=1,chardev=control,name="+protocol.ControlPort)
+	add("-chardev", fmt.Sprintf("socket,id=mux,fd=%d", p.mux), "-device", "virtserialport,bus=ports.0,nr=2,chardev=mux,name="+protocol.MuxPort)
+	if p.vsock != 0 {
+		// On a port of its own: a save needs it unplugged (platform.md).
+		add("-device", "pcie-root-port,id=plug0,chassis=1,slot=1")
+		add("-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", p.vsock), "-device", "vhost-user-vsock-pci,id=vsock0,chardev=vsock,bus=plug0")
+	}
+	add(disk("root", spec.Root, true)...)
+	add(disk("data", spec.Data, false)...)
+	add("-netdev", "user,id=net0,ipv6=off", "-device", "virtio-net-pci,netdev=net0,romfile=")
+	add("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng")
+	if arch == "amd64" {
+		add("-device", "pvpanic-pci")
+	}
+	return a
+}
+
+// disk is one virtio disk with its format said, never guessed: a raw disk whose content looks like
+// another format must stay raw, or its guest could name a file of the host as its backing file.
+func disk(id, path string, readOnly bool) []string {
+	file := map[string]any{"driver": "file", "filename": path, "aio": "threads", "locking": "on"}
+	node := map[string]any{"driver": "raw", "node-name": id, "read-only": readOnly, "file": file}
+	if readOnly {
+		node["auto-read-only"], file["locking"] = false, "off" // several machines may share the root
+		file["read-only"] = true
+	} else {
+		node["discard"], node["detect-zeroes"] = "unmap", "unmap"
+		file["discard"] = "unmap"
+	}
+	b, err := json.Marshal(node)
+	if err != nil {
+		panic(err) // strings and booleans
+	}
+	return []string{"-blockdev", string(b), "-device", "virtio-blk-pci,drive=" + id + ",serial=cove-" + id + ""}
+}
+
+func machineArg(arch string) string {
+	if arch == "arm64" {
+		return "virt,gic-version=max"
+	}
+	return "q35,vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off"
+}
+
+func accelArg(accel string) string {
+	if accel == "tcg" {
+		return "tcg,thread=multi"
+	}
+	return accel
+}
+
+func cpu(accel string) string {
+	if accel == "tcg" || accel == "whpx" {
+		return "max"
+	}
+	return "host"
+}
+
+// cmdline is what the kernel is told. Nothing secret is on it: every container can read it.
+func cmdline(spec vmhost.Spec, arch string) string {
+	words := []string{"console=ttyS0"}
+	if arch == "arm64" {
+		words[0] = "console=ttyAMA0"
+	}
+	words = append(words, "panic=1") // a reboot is the machine's end: -no-reboot
+	return strings.Join(append(words, spec.Cmdline...), " ")
+}
