@@ -14,6 +14,7 @@ func main() {
 	if os.Getpid() == 1 {
 		// Half the default growth: memory that the guest's first process holds is nobody else's.
 		debug.SetGCPercent(50)
+		os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") // the kernel gives one without /usr
 		guest.New().Run()
 		guest.PowerOff()
 	}

@@ -38,7 +38,7 @@ func defaults() map[string]any {
 		"firewall-backend": "nftables",
 		// Ports are the host's business (see proxy/ports); between containers the kernel does it.
 		"userland-proxy": false,
-		"features":       map[string]any{"containerd-snapshotter": true, "swarm-nftables": true},
+		"features":       map[string]any{"swarm-nftables": true},
 		"log-opts":       map[string]any{},
 	}
 }
@@ -88,6 +88,12 @@ disabled_plugins = [
   runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
     SystemdCgroup = false
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  conf_dir = "/var/lib/cove/cni/net.d"
+
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
 `
 
 // Configure writes what both programs read.
