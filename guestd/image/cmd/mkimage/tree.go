@@ -41,7 +41,7 @@ var links = map[string]string{
 	"etc/hostname":    "/run/hostname",
 	"etc/docker":      "/run/docker-config",
 	"etc/containerd":  "/run/containerd-config",
-	"etc/cni":         "/var/lib/cni-etc",
+	"etc/cni":         "/var/lib/cove/cni",
 	"etc/mtab":        "/proc/self/mounts",
 	"usr/local/sbin":  "bin",
 }

@@ -1,0 +1,279 @@
+// Package dockerapi is the docker.sock front: it gives every request of the engine's API to the engine
+// in the guest, byte for byte, with half-close kept on the calls that become streams. It waits while
+// the engine starts, refuses mounts of host folders that the guest does not have, and answers in the
+// engine's own error format when there is no engine. It knows no daemon: a [Waker] is handed in.
+package dockerapi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/covedesk/cove/proxy"
+)
+
+// Waker gives the way to the engine. It waits while the engine starts, for as long as it has
+// patience, and wakes it for an active call. Its error's text is what the client is told: a sentence
+// that says what to do. The connections are dialled by the service name [Service].
+type Waker interface {
+	Engine(ctx context.Context, active bool) (proxy.Dialer, error)
+}
+
+// Service is the name by which the engine's API is dialled.
+const Service = "docker"
+
+// Front serves the engine's API on the host.
+type Front struct {
+	waker Waker
+	paths Paths
+	log   *slog.Logger
+	plain *httputil.ReverseProxy
+}
+
+// Connections that wait in the guest for the next plain request: a CLI makes a few at once, an IDE tens.
+const (
+	idleConns   = 32
+	idleTimeout = time.Minute
+	copyBuffer  = 128 << 10
+)
+
+// New returns a Front. Paths say which mounts mean the guest's own files.
+func New(w Waker, paths Paths, l *slog.Logger) *Front {
+	f := &Front{waker: w, paths: paths, log: l}
+	f.plain = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"
+			r.Out.Host = r.In.Host
+		},
+		Transport: &http.Transport{
+			DialContext:         f.dial,
+			DisableCompression:  true,
+			MaxIdleConnsPerHost: idleConns,
+			IdleConnTimeout:     idleTimeout,
+			ReadBufferSize:      copyBuffer / 4,
+			WriteBufferSize:     copyBuffer / 4,
+		},
+		FlushInterval: -1, // events, logs and progress are for now
+		BufferPool:    buffers{},
+		ErrorLog:      log.New(io.Discard, "", 0), // a client that went away is no news
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() != nil {
+				return // nobody is there to be told
+			}
+			fail(w, err)
+		},
+	}
+	return f
+}
+
+// wakeKey carries the dialer that the Waker gave for a request to where the connection is made.
+type wakeKey struct{}
+
+func (f *Front) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	d, ok := ctx.Value(wakeKey{}).(proxy.Dialer)
+	if !ok {
+		return nil, errors.New("no engine")
+	}
+	return d.Dial(ctx, Service)
+}
+
+// Serve answers on the listener until the context ends, then closes every connection.
+func (f *Front) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:     f,
+		ErrorLog:    log.New(io.Discard, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		// No time limits: a call may take as long as a build.
+	}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	err := srv.Serve(l)
+	f.plain.Transport.(*http.Transport).CloseIdleConnections()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve docker.sock: %w", err)
+}
+
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call := Classify(r.Method, r.URL.Path)
+	if err := f.checkPaths(call, r); err != nil {
+		fail(w, err)
+		return
+	}
+	engine, err := f.waker.Engine(r.Context(), call.Active)
+	if err != nil {
+		fail(w, &Error{Status: http.StatusServiceUnavailable, Message: err.Error()})
+		return
+	}
+	if call.Stream || r.Header.Get("Upgrade") != "" {
+		f.stream(w, r, engine)
+		return
+	}
+	// Progress may come while the body still goes: `docker load`.
+	http.NewResponseController(w).EnableFullDuplex()
+	f.plain.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), wakeKey{}, engine)))
+}
+
+// maxStreamBody bounds the JSON that opens a stream (exec start, attach): a few words.
+const maxStreamBody = 1 << 20
+
+// stream takes a call over that turns into a byte stream in both directions, and joins it with the
+// engine's. An answer that is none, such as an error, is passed on and ends the connection, so that no
+// later request goes past the checks of this front.
+func (f *Front) stream(w http.ResponseWriter, r *http.Request, engine proxy.Dialer) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxStreamBody+1))
+	if err != nil || len(body) > maxStreamBody {
+		fail(w, &Error{Status: http.StatusBadRequest, Message: "the request's body cannot be read or is too large"})
+		return
+	}
+	guest, err := engine.Dial(r.Context(), Service)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	defer guest.Close()
+	raw, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	client := asConn(raw)
+	defer client.Close()
+
+	out := r.Clone(context.Background())
+	out.RequestURI = ""
+	out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	if len(body) == 0 {
+		out.Body = nil
+	}
+	if err := out.Write(guest); err != nil {
+		tell(client, err)
+		return
+	}
+	from := bufio.NewReader(guest)
+	resp, err := http.ReadResponse(from, r)
+	if err != nil {
+		tell(client, err)
+		return
+	}
+	if !streams(resp) {
+		resp.Close = true
+		resp.Write(client)
+		return
+	}
+	head := fmt.Appendf(nil, "HTTP/1.1 %s\r\n", resp.Status)
+	b := bytes.NewBuffer(head)
+	resp.Header.Write(b)
+	b.WriteString("\r\n")
+	if _, err := client.Write(b.Bytes()); err != nil {
+		return
+	}
+	if err := proxy.Join(&prefixed{client, buffered.Reader}, &prefixed{guest, from}, nil); err != nil {
+		f.log.Debug("stream ended", "path", r.URL.Path, "err", err)
+	}
+}
+
+// streams says whether the rest of the connection is the stream. The engine's raw stream without an
+// upgrade is HTTP/1.0's way: neither a length nor chunks.
+func streams(r *http.Response) bool {
+	return r.StatusCode == http.StatusSwitchingProtocols ||
+		r.StatusCode == http.StatusOK && strings.HasPrefix(r.Header.Get("Content-Type"), "application/vnd.docker.") &&
+			r.ContentLength < 0 && len(r.TransferEncoding) == 0
+}
+
+// prefixed is a connection some of whose bytes have been read ahead.
+type prefixed struct {
+	proxy.Conn
+	ahead *bufio.Reader
+}
+
+func (c *prefixed) Read(b []byte) (int, error) {
+	if c.ahead != nil {
+		if c.ahead.Buffered() > 0 {
+			return c.ahead.Read(b[:min(len(b), c.ahead.Buffered())])
+		}
+		c.ahead = nil
+	}
+	return c.Conn.Read(b)
+}
+
+// asConn gives a connection its two ends. A kind without CloseRead is closed for reading by being
+// closed at the end.
+func asConn(c net.Conn) proxy.Conn {
+	if p, ok := c.(proxy.Conn); ok {
+		return p
+	}
+	return halfConn{c}
+}
+
+type halfConn struct{ net.Conn }
+
+func (c halfConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return c.Conn.Close()
+}
+
+func (c halfConn) CloseRead() error { return nil }
+
+// Error is what a client is told in the engine's error format.
+type Error struct {
+	Status  int // of HTTP
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// fail answers with an error in the engine's format: {"message": "…"} (engine API, ErrorResponse).
+func fail(w http.ResponseWriter, err error) {
+	e := asError(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	w.Write(e.body())
+}
+
+// tell does the same on a connection that was taken over.
+func tell(w io.Writer, err error) {
+	e := asError(err)
+	body := e.body()
+	fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		e.Status, http.StatusText(e.Status), len(body), body)
+}
+
+func asError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Status: http.StatusBadGateway, Message: "Cove lost the engine during this call: " + err.Error() + ". See `cove status`."}
+}
+
+func (e *Error) body() []byte {
+	b, err := json.Marshal(map[string]string{"message": e.Message})
+	if err != nil {
+		panic(err) // a map of strings
+	}
+	return append(b, '\n')
+}
+
+// buffers lends large buffers to responses.
+type buffers struct{}
+
+var pool = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
+
+func (buffers) Get() []byte  { return *pool.Get().(*[]byte) }
+func (buffers) Put(b []byte) { pool.Put(&b) }

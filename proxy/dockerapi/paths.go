@@ -1,0 +1,128 @@
+package dockerapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/swarm"
+	"github.com/moby/moby/api/types/volume"
+)
+
+// Paths are the absolute paths that mean the guest's own files; what lies below them does too.
+type Paths []string
+
+// GuestPaths are what tools mount of the machine that the engine runs on: its socket (Portainer,
+// testcontainers, act), its modules and devices (VPNs, disks, GPUs), its engine's data (agents, metrics).
+var GuestPaths = Paths{"/var/run/docker.sock", "/run/docker.sock", "/var/lib/docker", "/lib/modules", "/usr/lib/modules", "/sys", "/proc", "/dev", "/etc/localtime"}
+
+// Guest says whether a path is the guest's own.
+func (p Paths) Guest(name string) bool {
+	name = path.Clean(name)
+	return slices.ContainsFunc(p, func(own string) bool {
+		return name == own || strings.HasPrefix(name, own+"/")
+	})
+}
+
+// maxCreateBody bounds the bodies that are read before they are passed on. A container's description
+// is some KiB; configs and secrets of swarm are limited to 1 MiB by the engine.
+const maxCreateBody = 16 << 20
+
+// checkPaths refuses a request that mounts a path which the guest would silently create empty. The
+// body is passed on as it came.
+func (f *Front) checkPaths(call Call, r *http.Request) error {
+	if call.Mounts == NoMounts || r.Body == nil {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxCreateBody+1))
+	if err != nil {
+		return &Error{http.StatusBadRequest, "read the request: " + err.Error()}
+	}
+	if len(body) > maxCreateBody {
+		return &Error{http.StatusRequestEntityTooLarge, fmt.Sprintf("the request is larger than %d MiB", maxCreateBody>>20)}
+	}
+	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	for _, name := range mounted(call.Mounts, body) {
+		if !f.paths.Guest(name) {
+			return &Error{http.StatusBadRequest, fmt.Sprintf("invalid mount: the host's %s is not shared with Cove's VM, so the container would see an empty folder. "+
+				"Use a volume, or `docker cp`. Paths of the VM itself can be mounted: %s", name, strings.Join(f.paths, ", "))}
+		}
+	}
+	return nil
+}
+
+// drive is how a Windows path begins.
+var drive = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
+
+// mounted lists the host paths that a body names. A body that the engine will not read either has none.
+func mounted(in MountsIn, body []byte) []string {
+	var out []string
+	switch in {
+	case ContainerMounts:
+		var c container.CreateRequest
+		if json.Unmarshal(body, &c) != nil || c.HostConfig == nil {
+			return nil
+		}
+		for _, b := range c.HostConfig.Binds {
+			if name := bindSource(b); name != "" {
+				out = append(out, name)
+			}
+		}
+		out = append(out, sources(c.HostConfig.Mounts)...)
+	case VolumeMounts:
+		var v volume.CreateRequest
+		if json.Unmarshal(body, &v) != nil {
+			return nil
+		}
+		out = device(v.Driver, v.DriverOpts)
+	case ServiceMounts:
+		var s swarm.ServiceSpec
+		if json.Unmarshal(body, &s) != nil || s.TaskTemplate.ContainerSpec == nil {
+			return nil
+		}
+		out = sources(s.TaskTemplate.ContainerSpec.Mounts)
+	}
+	return out
+}
+
+// bindSource is the path of a "source:target:options"; empty for a volume's name.
+func bindSource(bind string) string {
+	if d := drive.FindString(bind); d != "" {
+		rest, _, _ := strings.Cut(bind[len(d):], ":")
+		return d + rest
+	}
+	name, _, found := strings.Cut(bind, ":")
+	if !found || !strings.HasPrefix(name, "/") {
+		return ""
+	}
+	return name
+}
+
+func sources(mounts []mount.Mount) []string {
+	var out []string
+	for _, m := range mounts {
+		switch {
+		case m.Type == mount.TypeBind:
+			out = append(out, m.Source)
+		case m.VolumeOptions != nil && m.VolumeOptions.DriverConfig != nil:
+			out = append(out, device(m.VolumeOptions.DriverConfig.Name, m.VolumeOptions.DriverConfig.Options)...)
+		}
+	}
+	return out
+}
+
+// device is the path behind a volume of the local driver that is really a bind mount.
+func device(driver string, options map[string]string) []string {
+	if driver != "" && driver != "local" || !slices.ContainsFunc(strings.Split(options["o"], ","), func(o string) bool { return o == "bind" || o == "rbind" }) {
+		return nil
+	}
+	return []string{options["device"]}
+}
