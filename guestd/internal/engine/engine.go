@@ -78,9 +78,16 @@ func ask(ctx context.Context, client *http.Client) (Version, error) {
 	return v, json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&v)
 }
 
+// forwardPatience is how long a connection waits for an engine that is being started again.
+const forwardPatience = time.Minute
+
 // Forward joins an authenticated connection to the engine's socket.
 func Forward(conn proxy.Conn) {
 	engine, err := net.Dial("unix", Socket)
+	for end := time.Now().Add(forwardPatience); err != nil && time.Now().Before(end); {
+		time.Sleep(poll)
+		engine, err = net.Dial("unix", Socket)
+	}
 	if err != nil {
 		transport.Refuse(conn, "the engine does not take connections: "+err.Error())
 		return

@@ -1,0 +1,305 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/covedesk/cove/app/api"
+)
+
+// VM is one life of the machine, from its engine's first answer to its end.
+type VM interface {
+	// Stop ends it in order and returns when it is gone.
+	Stop(ctx context.Context) error
+	// Done is closed when it is gone.
+	Done() <-chan struct{}
+	// Failure says why it ended, if nobody asked for it. It is valid after Done.
+	Failure() *api.Failure
+}
+
+// Boot brings a VM up and returns when its engine serves. When the context ends it takes down what it
+// has begun before it returns. Its error is an *api.Error where people can do something about it.
+type Boot func(ctx context.Context, stage func(string)) (VM, error)
+
+// A machine that ends unasked is started again, but not for ever: restartLimit times in restartWindow.
+const (
+	restartLimit  = 3
+	restartWindow = 10 * time.Minute
+)
+
+// maxNotices is how many notices are kept.
+const maxNotices = 20
+
+// State is what a Life says of itself.
+type State struct {
+	Phase   api.Phase
+	Since   time.Time
+	Reason  string
+	Stage   string
+	Failure *api.Failure
+	Notices []api.Notice
+}
+
+// Life keeps one machine's life in order.
+type Life struct {
+	boot Boot
+	now  func() time.Time
+
+	mu      sync.Mutex // guards all below
+	state   State
+	run     *run
+	lost    []time.Time
+	changed chan struct{}
+	wg      sync.WaitGroup
+}
+
+// run is one way from starting to stopped or failed.
+type run struct {
+	cancel  context.CancelFunc
+	decided chan struct{} // closed when it is up, failed or stopped
+	over    chan struct{} // closed when it is stopped or failed
+	err     error         // valid after decided: why it is not up
+	vm      VM            // valid after decided without an error
+	stopped bool          // by Stop
+}
+
+// New returns a Life in the phase stopped.
+func New(boot Boot, now func() time.Time) *Life {
+	return &Life{boot: boot, now: now, changed: make(chan struct{}),
+		state: State{Phase: api.Stopped, Since: now(), Reason: "not started yet"}}
+}
+
+// State is how it is, and a channel that is closed at the next change.
+func (l *Life) State() (State, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.state
+	s.Notices = append([]api.Notice(nil), s.Notices...)
+	return s, l.changed
+}
+
+// Notice keeps something that people should know.
+func (l *Life) Notice(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noticeLocked(text)
+	l.tellLocked()
+}
+
+func (l *Life) noticeLocked(text string) {
+	l.state.Notices = append(l.state.Notices, api.Notice{Time: l.now(), Text: text})
+	if extra := len(l.state.Notices) - maxNotices; extra > 0 {
+		l.state.Notices = l.state.Notices[extra:]
+	}
+}
+
+func (l *Life) tellLocked() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// moveLocked feeds the phase machine.
+func (l *Life) moveLocked(e Event, reason string) {
+	next, err := Next(l.state.Phase, e)
+	if err != nil {
+		panic("lifecycle: " + err.Error()) // a bug of this file
+	}
+	l.state.Phase, l.state.Since, l.state.Reason, l.state.Stage = next, l.now(), reason, ""
+	if next != api.Failed {
+		l.state.Failure = nil
+	}
+	l.tellLocked()
+}
+
+// Start brings the engine up, and waits for it. Who asks while it is starting already waits for the
+// same start. The context ends the wait only.
+func (l *Life) Start(ctx context.Context, why string) error {
+	for {
+		l.mu.Lock()
+		if l.state.Phase == api.Stopped || l.state.Phase == api.Failed {
+			l.beginLocked(why)
+		}
+		r, phase := l.run, l.state.Phase
+		l.mu.Unlock()
+		wait := r.decided
+		if phase == api.Stopping {
+			wait = r.over
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait:
+		}
+		if phase != api.Stopping {
+			return r.err
+		}
+	}
+}
+
+func (l *Life) beginLocked(why string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &run{cancel: cancel, decided: make(chan struct{}), over: make(chan struct{})}
+	l.run = r
+	l.moveLocked(Start, why)
+	l.wg.Go(func() { l.live(ctx, r) })
+}
+
+// live is a run, with the restarts in it.
+func (l *Life) live(ctx context.Context, r *run) {
+	defer close(r.over)
+	defer r.cancel()
+	for {
+		vm, err := l.boot(ctx, func(s string) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.run == r && l.state.Phase == api.Starting {
+				l.state.Stage = s
+				l.tellLocked()
+			}
+		})
+		if !l.begun(r, vm, err) {
+			return
+		}
+		<-vm.Done()
+		again, next := l.ended(r, vm.Failure())
+		if !again {
+			return
+		}
+		r = next
+	}
+}
+
+// begun takes what came of a boot, and says whether there is a machine to wait for.
+func (l *Life) begun(r *run, vm VM, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer close(r.decided)
+	switch {
+	case err == nil:
+		r.vm = vm
+		if r.stopped { // up in the moment it was to stop
+			r.vm, r.err = nil, errStopped()
+			l.wg.Go(func() { vm.Stop(context.Background()) })
+			return true
+		}
+		l.moveLocked(Up, l.state.Reason)
+		return true
+	case r.stopped:
+		r.err = errStopped()
+		l.moveLocked(Down, "stopped while it started")
+	default:
+		failure := asFailure(err)
+		r.err = &api.Error{Failure: failure}
+		l.moveLocked(Fail, failure.Summary)
+		l.state.Failure = &failure
+	}
+	return false
+}
+
+// ended takes the end of a machine that was up, and says whether it is started again.
+func (l *Life) ended(r *run, failure *api.Failure) (bool, *run) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.stopped {
+		l.moveLocked(Down, l.state.Reason)
+		return false, nil
+	}
+	if failure == nil {
+		failure = &api.Failure{Cause: api.CauseInternal, Summary: "The VM switched itself off."}
+	}
+	now := l.now()
+	recent := l.lost[:0]
+	for _, t := range l.lost {
+		if now.Sub(t) < restartWindow {
+			recent = append(recent, t)
+		}
+	}
+	l.lost = append(recent, now)
+	if len(l.lost) > restartLimit {
+		f := *failure
+		f.Summary = fmt.Sprintf("The VM ended %d times in %.0f minutes. The last time: %s", len(l.lost), restartWindow.Minutes(), f.Summary)
+		l.moveLocked(Fail, f.Summary)
+		l.state.Failure = &f
+		l.lost = nil
+		return false, nil
+	}
+	l.noticeLocked(failure.Summary + " It was started again.")
+	// The same goroutine and context go on; who asks now waits for the new outcome.
+	next := &run{cancel: r.cancel, decided: make(chan struct{}), over: r.over}
+	l.run = next
+	l.moveLocked(Lost, failure.Summary)
+	return true, next
+}
+
+// Stop ends the engine in order and waits until it is gone, also when it just starts.
+func (l *Life) Stop(ctx context.Context, why string) error {
+	l.mu.Lock()
+	r := l.run
+	switch l.state.Phase {
+	case api.Stopped:
+		l.mu.Unlock()
+		return nil
+	case api.Failed:
+		l.moveLocked(Stop, why)
+		l.mu.Unlock()
+		return nil
+	case api.Starting:
+		r.stopped = true
+		l.moveLocked(Stop, why)
+		r.cancel()
+	case api.Running:
+		r.stopped = true
+		vm := r.vm
+		l.moveLocked(Stop, why)
+		l.wg.Go(func() { vm.Stop(context.Background()) })
+	}
+	l.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.over:
+		return nil
+	}
+}
+
+// Wait waits for everything that this Life began. Call Stop first.
+func (l *Life) Wait() { l.wg.Wait() }
+
+// Await gives the VM that serves, and waits for it while it starts. In any other phase the error says
+// what to do.
+func (l *Life) Await(ctx context.Context) (VM, error) {
+	for {
+		l.mu.Lock()
+		r, s, changed := l.run, l.state, l.changed
+		l.mu.Unlock()
+		switch s.Phase {
+		case api.Running:
+			return r.vm, nil
+		case api.Starting:
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-changed:
+			}
+			continue
+		case api.Failed:
+			return nil, &api.Error{Failure: *s.Failure}
+		}
+		return nil, &api.Error{Failure: api.Failure{Cause: api.CauseNotRunning, Summary: fmt.Sprintf("The engine is %s.", s.Phase), Remedy: "Start it with `cove start`."}}
+	}
+}
+
+func errStopped() error {
+	return &api.Error{Failure: api.Failure{Cause: api.CauseStopped, Summary: "The engine was stopped while it started.", Remedy: "Start it again with `cove start`."}}
+}
+
+func asFailure(err error) api.Failure {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e.Failure
+	}
+	return api.Failure{Cause: api.CauseInternal, Summary: "The engine could not start: " + err.Error() + ".", Remedy: "See `cove logs coved` and `cove logs console`."}
+}

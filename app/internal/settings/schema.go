@@ -1,0 +1,154 @@
+package settings
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+)
+
+// Host is what the ranges and defaults depend on.
+type Host struct {
+	CPUs   int
+	Memory int64 // bytes
+}
+
+// Values are the settings as the daemon uses them.
+type Values struct {
+	CPUs        int
+	Memory      int64 // bytes
+	Disk        int64 // bytes
+	DataFolder  string
+	Accelerator string          // empty: Cove chooses
+	Engine      json.RawMessage // empty: nothing is overridden
+}
+
+const (
+	mib = 1 << 20
+	gib = 1 << 30
+	tib = 1 << 40
+)
+
+// key is one row of the schema.
+type key struct {
+	name, kind, description string
+	fallback                func(Host) string
+	allowed                 func(Host) string
+	// parse checks a value and gives its usual form.
+	parse func(Host, string) (string, error)
+	take  func(*Values, string)
+}
+
+// schema is all there is. The CLI, the API and the GUI show it as it stands here.
+var schema = []key{
+	{
+		name: "cpus", kind: "integer", description: "Processors of the VM.",
+		fallback: func(h Host) string { return strconv.Itoa(min(h.CPUs, max(2, (h.CPUs+1)/2))) },
+		allowed:  func(h Host) string { return fmt.Sprintf("1 to %d", h.CPUs) },
+		parse: func(h Host, s string) (string, error) {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 || n > h.CPUs {
+				return "", errRange
+			}
+			return strconv.Itoa(n), nil
+		},
+		take: func(v *Values, s string) { v.CPUs, _ = strconv.Atoi(s) },
+	},
+	{
+		name: "memory", kind: "size", description: "Memory of the VM.",
+		fallback: func(h Host) string { return size(min(max(2*gib, min(h.Memory/4, 8*gib)), h.Memory/2)) },
+		allowed:  func(h Host) string { return fmt.Sprintf("512MiB to %s", size(h.Memory)) },
+		parse:    func(h Host, s string) (string, error) { return sizeIn(s, 512*mib, h.Memory) },
+		take:     func(v *Values, s string) { v.Memory, _ = units.RAMInBytes(s) },
+	},
+	{
+		name: "disk", kind: "size", description: "Size of the data disk, which takes only what is used. It grows and never shrinks.",
+		fallback: func(Host) string { return "64GiB" },
+		allowed:  func(Host) string { return "4GiB to 16TiB" },
+		parse:    func(_ Host, s string) (string, error) { return sizeIn(s, 4*gib, 16*tib) },
+		take:     func(v *Values, s string) { v.Disk, _ = units.RAMInBytes(s) },
+	},
+	{
+		name: "data-folder", kind: "path", description: "Folder of the data disk. Empty: in Cove's own folder. An existing disk is not moved.",
+		fallback: func(Host) string { return "" },
+		allowed:  func(Host) string { return "an absolute path, or empty" },
+		parse: func(_ Host, s string) (string, error) {
+			if s != "" && !filepath.IsAbs(s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.DataFolder = s },
+	},
+	{
+		name: "accelerator", kind: "choice", description: "What runs the VM's code. auto takes the best that is proven to work.",
+		fallback: func(Host) string { return "auto" },
+		allowed:  func(Host) string { return strings.Join(accelerators, ", ") },
+		parse: func(_ Host, s string) (string, error) {
+			if !slices.Contains(accelerators, s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) {
+			if s != "auto" {
+				v.Accelerator = s
+			}
+		},
+	},
+	{
+		name: "engine", kind: "json", description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
+		fallback: func(Host) string { return "{}" },
+		allowed:  func(Host) string { return "a JSON object without " + strings.Join(owned, ", ") },
+		parse:    func(_ Host, s string) (string, error) { return engineSettings(s) },
+		take: func(v *Values, s string) {
+			if s != "{}" {
+				v.Engine = json.RawMessage(s)
+			}
+		},
+	},
+}
+
+var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
+
+// owned are the engine's settings that Cove answers for: another value would cut it off.
+var owned = []string{"hosts", "data-root", "exec-root", "pidfile", "group", "containerd", "containerd-namespace", "containerd-plugins-namespace"}
+
+func engineSettings(s string) (string, error) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(s), &all); err != nil || all == nil {
+		return "", errRange
+	}
+	for _, k := range owned {
+		if _, is := all[k]; is {
+			return "", fmt.Errorf("%s is Cove's own to set", k)
+		}
+	}
+	b, err := json.Marshal(all)
+	return string(b), err
+}
+
+func sizeIn(s string, least, most int64) (string, error) {
+	n, err := units.RAMInBytes(s)
+	if err != nil || n < least || n > most {
+		return "", errRange
+	}
+	return size(n), nil
+}
+
+// size is a number of bytes in the largest unit that keeps it whole, or in MiB.
+func size(n int64) string {
+	for _, u := range []struct {
+		bytes int64
+		name  string
+	}{{tib, "TiB"}, {gib, "GiB"}} {
+		if n%u.bytes == 0 && n > 0 {
+			return fmt.Sprint(n/u.bytes, u.name)
+		}
+	}
+	return fmt.Sprint(n/mib, "MiB")
+}

@@ -1,0 +1,352 @@
+// Package settings keeps the user's settings: one schema for the CLI, the API and the GUI, in a JSON
+// file that people can edit. What is not in the schema or out of range is refused with the range; a file
+// that is no JSON at all is kept aside and named, and never overwritten.
+package settings
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/spf13/viper"
+)
+
+// ErrUnknownKey is wrapped in the error for a key that is not in the schema.
+var ErrUnknownKey = errors.New("there is no such setting")
+
+var errRange = errors.New("it is out of range")
+
+// ValueError is a value that cannot be used. Its text is a full sentence.
+type ValueError struct {
+	File    string // where it stands; empty for one that was just given
+	Key     string
+	Value   string
+	Allowed string // the range
+	Why     string // empty: it is out of range
+}
+
+func (e *ValueError) Error() string {
+	where := ""
+	if e.File != "" {
+		where = " in " + e.File
+	}
+	why := ""
+	if e.Why != "" {
+		why = ": " + e.Why
+	}
+	return fmt.Sprintf("The setting %s%s cannot be %q%s. Allowed is %s.", e.Key, where, e.Value, why, e.Allowed)
+}
+
+// Store is the settings file.
+type Store struct {
+	path  string
+	host  Host
+	aside string
+
+	mu  sync.Mutex
+	set map[string]string // what the user set, in its usual form
+}
+
+// Open reads the file; none is no error. A value that cannot be used is a *ValueError, and a key that
+// is not ours wraps ErrUnknownKey: both leave the file as it is.
+func Open(path string, host Host) (*Store, error) {
+	s := &Store{path: path, host: host, set: map[string]string{}}
+	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // the engine's keys have dots
+	v.SetConfigFile(path)
+	v.SetConfigType("json")
+	err := v.ReadInConfig()
+	var parse viper.ConfigParseError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case errors.As(err, &parse):
+		return s, s.setAside()
+	case err != nil:
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.AllSettings())) {
+		k, err := find(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		text := ""
+		switch value := v.Get(name).(type) {
+		case map[string]any:
+			// viper folds the case of keys, and the engine's matter: from the file itself.
+			text = raw(path, name)
+		case string:
+			text = value
+		default:
+			text = fmt.Sprint(value)
+		}
+		form, err := k.parse(host, text)
+		if err != nil {
+			return nil, s.refuse(k, path, text, err)
+		}
+		s.set[k.name] = form
+	}
+	return s, nil
+}
+
+// raw is a key's value as it stands in the file.
+func raw(path, name string) string {
+	b, err := os.ReadFile(path)
+	var all map[string]json.RawMessage
+	if err != nil || json.Unmarshal(b, &all) != nil {
+		return ""
+	}
+	return string(all[name])
+}
+
+// setAside keeps a file that is no JSON under another name.
+func (s *Store) setAside() error {
+	aside := s.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(s.path, aside); err != nil {
+		return fmt.Errorf("keep the unreadable settings aside: %w", err)
+	}
+	s.aside = aside
+	return nil
+}
+
+// Aside is where an unreadable file was kept; empty if there was none.
+func (s *Store) Aside() string { return s.aside }
+
+func (s *Store) refuse(k key, file, value string, err error) error {
+	e := &ValueError{File: file, Key: k.name, Value: value, Allowed: k.allowed(s.host)}
+	if !errors.Is(err, errRange) {
+		e.Why = err.Error()
+	}
+	return e
+}
+
+// find is a key's row.
+func find(name string) (key, error) {
+	best, distance := "", 4
+	for _, k := range schema {
+		if k.name == name {
+			return k, nil
+		}
+		if d := edits(k.name, name); d < distance {
+			best, distance = k.name, d
+		}
+	}
+	hint := ""
+	if best != "" {
+		hint = fmt.Sprintf("; did you mean %s?", best)
+	}
+	return key{}, fmt.Errorf("%w: %q%s", ErrUnknownKey, name, hint)
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
+
+// Values are what the daemon uses.
+func (s *Store) Values() Values {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var v Values
+	for _, k := range schema {
+		k.take(&v, s.valueLocked(k))
+	}
+	return v
+}
+
+func (s *Store) valueLocked(k key) string {
+	if v, is := s.set[k.name]; is {
+		return v
+	}
+	return k.fallback(s.host)
+}
+
+// List is every setting, in the schema's order.
+func (s *Store) List() []api.Setting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []api.Setting
+	for _, k := range schema {
+		out = append(out, s.settingLocked(k))
+	}
+	return out
+}
+
+func (s *Store) settingLocked(k key) api.Setting {
+	_, is := s.set[k.name]
+	return api.Setting{Key: k.name, Value: s.valueLocked(k), Default: k.fallback(s.host), Set: is,
+		Kind: k.kind, Allowed: k.allowed(s.host), Applies: "restart", Description: k.description}
+}
+
+// Get is one setting; engine.KEY is one of the engine's.
+func (s *Store) Get(name string) (api.Setting, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, inner, one := engineKey(name)
+	k, err := find(name)
+	if err != nil {
+		return api.Setting{}, err
+	}
+	v := s.settingLocked(k)
+	if one {
+		all := s.engineLocked()
+		value, is := all[inner]
+		v.Key, v.Value, v.Default, v.Set = "engine."+inner, string(value), "", is
+	}
+	return v, nil
+}
+
+// engineKey splits "engine.KEY".
+func engineKey(name string) (string, string, bool) {
+	if inner, is := strings.CutPrefix(name, "engine."); is && inner != "" {
+		return "engine", inner, true
+	}
+	return name, "", false
+}
+
+func (s *Store) engineLocked() map[string]json.RawMessage {
+	all := map[string]json.RawMessage{}
+	if text, is := s.set["engine"]; is {
+		json.Unmarshal([]byte(text), &all)
+	}
+	return all
+}
+
+// Set changes one setting and writes the file.
+func (s *Store) Set(name, value string) (api.SettingChange, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, inner, one := engineKey(name)
+	k, err := find(name)
+	if err != nil {
+		return api.SettingChange{}, err
+	}
+	whole := value
+	if one {
+		all := s.engineLocked()
+		b := json.RawMessage(value)
+		if !json.Valid(b) { // a word is a string
+			b, _ = json.Marshal(value)
+		}
+		all[inner] = b
+		m, err := json.Marshal(all)
+		if err != nil {
+			return api.SettingChange{}, fmt.Errorf("set %s: %w", name, err)
+		}
+		whole = string(m)
+	}
+	form, err := k.parse(s.host, strings.TrimSpace(whole))
+	if err != nil {
+		return api.SettingChange{}, s.refuse(k, "", value, err)
+	}
+	return s.writeLocked(k, &form)
+}
+
+// Unset gives one setting its default again and writes the file.
+func (s *Store) Unset(name string) (api.SettingChange, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, inner, one := engineKey(name)
+	k, err := find(name)
+	if err != nil {
+		return api.SettingChange{}, err
+	}
+	if one {
+		all := s.engineLocked()
+		delete(all, inner)
+		if len(all) > 0 {
+			m, err := json.Marshal(all)
+			if err != nil {
+				return api.SettingChange{}, fmt.Errorf("unset %s: %w", name, err)
+			}
+			form := string(m)
+			return s.writeLocked(k, &form)
+		}
+	}
+	return s.writeLocked(k, nil)
+}
+
+// writeLocked changes one key and replaces the file whole.
+func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
+	next := maps.Clone(s.set)
+	if form == nil {
+		delete(next, k.name)
+	} else {
+		next[k.name] = *form
+	}
+	all := map[string]any{}
+	for name, value := range next {
+		row, _ := find(name)
+		switch row.kind {
+		case "integer", "json":
+			all[name] = json.RawMessage(value)
+		default:
+			all[name] = value
+		}
+	}
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err == nil {
+		err = replace(s.path, append(b, '\n'))
+	}
+	if err != nil {
+		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
+	}
+	before := s.valueLocked(k)
+	s.set = next
+	now := s.valueLocked(k)
+	return api.SettingChange{Key: k.name, Value: now, Restart: now != before}, nil
+}
+
+// replace writes a file beside, syncs it, and renames it over the old one.
+func replace(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".settings-") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(b)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err == nil {
+		syncFolder(filepath.Dir(path))
+	}
+	return err
+}
+
+// syncFolder makes a rename last. Not every system can.
+func syncFolder(dir string) {
+	if f, err := os.Open(dir); err == nil {
+		f.Sync()
+		f.Close()
+	}
+}
