@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command probe is what the tests run inside containers: it asks the engine through a mounted socket,
 // and it tries what a hostile container would.
 package main

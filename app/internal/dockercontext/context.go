@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
+	"github.com/moby/sys/atomicwriter"
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 )
@@ -90,7 +91,7 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 	}
 	b, err := json.Marshal(memo{Previous: current})
 	if err == nil {
-		err = replace(memoPath, b, 0o600)
+		err = atomicwriter.WriteFile(memoPath, b, 0o600)
 	}
 	if err == nil {
 		err = setCurrent(dir, config, name)
@@ -161,7 +162,7 @@ func writeMeta(dir, name, host string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return replace(path, b, 0o644)
+	return atomicwriter.WriteFile(path, b, 0o644)
 }
 
 // hostOf is where a context leads. The empty one and "default" are the CLI's own default.
@@ -215,28 +216,5 @@ func setCurrent(dir string, config []byte, name string) error {
 	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return replace(path, config, mode)
-}
-
-// replace writes a file beside, syncs it, and renames it over the old one.
-func replace(path string, b []byte, mode fs.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".cove-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if err == nil {
-		err = tmp.Chmod(mode)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
+	return atomicwriter.WriteFile(path, config, mode)
 }

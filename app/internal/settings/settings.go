@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
+	"github.com/moby/sys/atomicwriter"
 	"github.com/spf13/viper"
 )
 
@@ -309,7 +309,7 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 	}
 	b, err := json.MarshalIndent(all, "", "  ")
 	if err == nil {
-		err = replace(s.path, append(b, '\n'))
+		err = atomicwriter.WriteFile(s.path, append(b, '\n'), 0o600)
 	}
 	if err != nil {
 		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
@@ -318,35 +318,4 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 	s.set = next
 	now := s.valueLocked(k)
 	return api.SettingChange{Key: k.name, Value: now, Restart: now != before}, nil
-}
-
-// replace writes a file beside, syncs it, and renames it over the old one.
-func replace(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".settings-") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err == nil {
-		syncFolder(filepath.Dir(path))
-	}
-	return err
-}
-
-// syncFolder makes a rename last. Not every system can.
-func syncFolder(dir string) {
-	if f, err := os.Open(dir); err == nil {
-		f.Sync()
-		f.Close()
-	}
 }

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/app/client"
+	"github.com/spf13/cobra"
+)
+
+func configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "config", Short: "Show and change the settings",
+		Long: "Show and change the settings, which are in settings.json in Cove's folder. engine.KEY is a key of the\nengine's daemon.json.",
+		Args: exactly(0), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var asJSON bool
+	list := &cobra.Command{
+		Use: "list", Short: "All settings with their ranges", Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return configured(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				all, err := c.Settings(ctx)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(os.Stdout, all)
+				}
+				w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+				for _, s := range all {
+					from := "default"
+					if s.Set {
+						from = "set"
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n\t\t\t%s\n", s.Key, s.Value, from, s.Allowed, s.Description)
+				}
+				return w.Flush()
+			})
+		},
+	}
+	get := &cobra.Command{
+		Use: "get KEY", Short: "One setting", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return configured(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				s, err := c.Setting(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(os.Stdout, s)
+				}
+				fmt.Println(s.Value)
+				return nil
+			})
+		},
+	}
+	set := &cobra.Command{
+		Use: "set KEY VALUE", Short: "Change a setting", Args: exactly(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return changed(cmd.Context(), asJSON, func(ctx context.Context, c *client.Client) (api.SettingChange, error) {
+				return c.Set(ctx, args[0], args[1])
+			})
+		},
+	}
+	unset := &cobra.Command{
+		Use: "unset KEY", Short: "Give a setting its default again", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return changed(cmd.Context(), asJSON, func(ctx context.Context, c *client.Client) (api.SettingChange, error) {
+				return c.Unset(ctx, args[0])
+			})
+		},
+	}
+	cmd.PersistentFlags().BoolVar(&asJSON, "json", false, "for programs")
+	cmd.AddCommand(list, get, set, unset)
+	return cmd
+}
+
+func configured(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	c, err := connect(ctx, true)
+	if err != nil {
+		return err
+	}
+	return f(ctx, c)
+}
+
+func changed(ctx context.Context, asJSON bool, f func(context.Context, *client.Client) (api.SettingChange, error)) error {
+	return configured(ctx, func(ctx context.Context, c *client.Client) error {
+		s, err := f(ctx, c)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(os.Stdout, s)
+		}
+		fmt.Printf("%s is now %s.\n", s.Key, s.Value)
+		if s.Restart {
+			fmt.Println("It holds after `cove restart`.")
+		}
+		return nil
+	})
+}
