@@ -9,6 +9,7 @@ declare -A want=(
 	[ca-certificates]=/etc/ssl/certs/ca-certificates.crt [debian-archive-keyring]=/usr/share/keyrings/debian-archive-keyring.gpg
 	[erofs-utils]=/usr/bin/mkfs.erofs [kmod]=/usr/sbin/depmod [xz-utils]=/usr/bin/xz
 	[busybox-static]=/bin/busybox [iproute2]=/usr/bin/ss [procps]=/usr/bin/pgrep [openssh-client]=/usr/bin/ssh-agent
+	[pkg-config]=/usr/bin/pkg-config [libseccomp-dev]=/usr/include/seccomp.h
 )
 missing=()
 for p in "${!want[@]}"; do [ -e "${want[$p]}" ] || missing+=("$p"); done

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
 
 	"github.com/covedesk/cove/vmhost"
+	"github.com/moby/sys/atomicwriter"
 )
 
 // trialPatience is how long a virtual CPU may take to print the kernel's first line: it takes less
@@ -148,17 +148,5 @@ func (d *Driver) remember(id string, tried []vmhost.Accelerator) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(d.Answers), ".accelerators-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b)
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), d.Answers)
+	return atomicwriter.WriteFile(d.Answers, b, 0o600)
 }

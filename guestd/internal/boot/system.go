@@ -14,14 +14,18 @@ import (
 // Cgroup is the folder of a process group of ours. Containers get folders beside them.
 func Cgroup(name string) string { return "/sys/fs/cgroup/cove/" + name }
 
+// initCgroup is guestd's own: a name by which programs, dockerd among them, know that process 1 is an
+// init on a machine and not in a container.
+const initCgroup = "/sys/fs/cgroup/init.scope"
+
 // Cgroups gives guestd and each service a leaf of its own and hands every controller down.
 func Cgroups(context.Context) error {
-	for _, leaf := range []string{"guestd", "containerd", "dockerd", "shell"} {
-		if err := os.MkdirAll(Cgroup(leaf), 0o755); err != nil {
+	for _, leaf := range []string{initCgroup, Cgroup("containerd"), Cgroup("dockerd"), Cgroup("shell")} {
+		if err := os.MkdirAll(leaf, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(Cgroup("guestd")+"/cgroup.procs", []byte("0"), 0); err != nil {
+	if err := os.WriteFile(initCgroup+"/cgroup.procs", []byte("0"), 0); err != nil {
 		return fmt.Errorf("enter our cgroup: %w", err)
 	}
 	b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")

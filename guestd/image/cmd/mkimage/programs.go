@@ -23,6 +23,7 @@ type program struct {
 	version string // the module's version as required in dir/go.mod is checked against this
 	stands  string // the release that the version stands for, where it is not itself one
 	cgo     bool
+	libs    []string // C libraries that are linked in, by their pkg-config names
 	flags   []string // of go build
 	stamp   string   // of the linker: %[1]s is the version to show
 	shows   string   // the version to show; empty: version
@@ -55,7 +56,7 @@ var guestPrograms = []program{
 	{
 		name: "runc", dir: "guestd/image/runc", pkg: "github.com/opencontainers/runc",
 		module: "github.com/opencontainers/runc", version: "v1.5.2", shows: "1.5.2", cgo: true,
-		flags: []string{"-tags", "netgo osusergo"}, stamp: "-X main.version=%[1]s -X main.gitCommit=v%[1]s -extldflags -static",
+		flags: []string{"-tags", "netgo osusergo seccomp"}, libs: []string{"libseccomp"}, stamp: "-X main.version=%[1]s -X main.gitCommit=v%[1]s -extldflags -static",
 	},
 }
 
@@ -104,7 +105,11 @@ func buildProgram(ctx context.Context, o options, p program, goos, goarch string
 	}
 	ldflags := "-s -w " + fmt.Sprintf(p.stamp, shows)
 	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags}, p.flags...)
-	key := hash(string(mod), string(sum), runtime.Version(), goos, goarch, fmt.Sprint(p.cgo), p.pkg, strings.Join(args, "\x00"))
+	libs, err := libraries(ctx, p.libs)
+	if err != nil {
+		return built{}, err
+	}
+	key := hash(libs, string(mod), string(sum), runtime.Version(), goos, goarch, fmt.Sprint(p.cgo), p.pkg, strings.Join(args, "\x00"))
 	b := built{program: p, key: key, path: filepath.Join(o.cache, "programs", key[:16], p.name+exe(goos))}
 	if _, err := os.Stat(b.path); err == nil {
 		return b, nil
@@ -128,6 +133,18 @@ func buildProgram(ctx context.Context, o options, p program, goos, goarch string
 		return built{}, fmt.Errorf("build %s: %w", p.name, err)
 	}
 	return b, os.Rename(part, b.path)
+}
+
+// libraries are the versions of C libraries on this machine, for the key of what links them in.
+func libraries(ctx context.Context, names []string) (string, error) {
+	if len(names) == 0 {
+		return "", nil
+	}
+	out, err := exec.CommandContext(ctx, "pkg-config", append([]string{"--modversion"}, names...)...).Output()
+	if err != nil {
+		return "", fmt.Errorf("find the C libraries %v: %w; run `make deps`", names, err)
+	}
+	return string(out), nil
 }
 
 // crossCompiler is Debian's name for the C compiler of an architecture.
