@@ -34,7 +34,7 @@ func TestVersionTellsWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("client %s, server %q %s (API %s), components %v", v.Client.Version, v.Server.Platform.Name, v.Server.Version, v.Server.APIVersion, v.Server.Components)
-	for _, s := range append([]string{v.Client.Version, v.Server.Version}) {
+	for _, s := range []string{v.Client.Version, v.Server.Version} {
 		if s == "" || strings.Contains(s, "unknown") || strings.Contains(s, "dev") {
 			t.Errorf("version %q says nothing", s)
 		}
@@ -97,7 +97,10 @@ func TestInputThatNobodyReads(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
-	cmd := docker("run", "-it", "--rm", image, "sh")
+	// Not an interactive shell: busybox's line editor loses keys when the size changes while it reads.
+	script := `until stty size | grep -x "33 111"; do sleep 1; done; read line; echo "heard $line"
+		until stty size | grep -x "44 222"; do sleep 1; done; exit 3`
+	cmd := docker("run", "-it", "--rm", image, "sh", "-c", script)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 111})
 	if err != nil {
 		t.Fatal(err)
@@ -117,13 +120,11 @@ func TestTerminal(t *testing.T) {
 		}
 		seen.Reset()
 	}
-	expect("# ")
-	fmt.Fprint(tty, "until stty size | grep -x '33 111'; do sleep 1; done\n")
 	expect("33 111\r\n")
+	fmt.Fprint(tty, "words\n")
+	expect("heard words\r\n")
 	pty.Setsize(tty, &pty.Winsize{Rows: 44, Cols: 222})
-	fmt.Fprint(tty, "until stty size | grep -x '44 222'; do sleep 1; done\n")
 	expect("44 222\r\n")
-	fmt.Fprint(tty, "exit 3\n")
 	io.Copy(io.Discard, tty)
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 3 {
@@ -150,7 +151,7 @@ func TestExecAttachLogsTopWaitStats(t *testing.T) {
 		t.Errorf("exec -i wc -c printed %q; want 5", got)
 	}
 	contains(t, "docker top", output(t, docker("top", "worker")), "while read line")
-	contains(t, "docker stats", output(t, docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "worker")), "worker", "MiB")
+	contains(t, "docker stats", output(t, docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "worker")), "worker", "iB / ")
 
 	follow := docker("logs", "-f", "worker")
 	var logs bytes.Buffer
@@ -164,9 +165,17 @@ func TestExecAttachLogsTopWaitStats(t *testing.T) {
 	if err := wait.Start(); err != nil {
 		t.Fatal(err)
 	}
+	// The engine ends an attachment whose input ends, so the input stays open: the container's end ends it.
 	attach := docker("attach", "--sig-proxy=false", "worker")
-	attach.Stdin = strings.NewReader("one\nend\n")
+	open, typed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer typed.Close()
+	attach.Stdin = open
+	fmt.Fprint(typed, "one\nend\n")
 	attached, _ := attach.CombinedOutput()
+	open.Close()
 	contains(t, "docker attach", string(attached), "got one", "got end")
 	if err := follow.Wait(); err != nil {
 		t.Error("docker logs -f:", err)
@@ -218,8 +227,8 @@ func TestVolumesAndNetworks(t *testing.T) {
 	if got := output(t, docker("run", "--rm", "--mount", "type=volume,src=v1,dst=/m", "--tmpfs", "/scratch", image, "cat", "/m/x")); got != "kept\n" {
 		t.Errorf("the volume held %q", got)
 	}
-	background(t, "server", "--network", "n1", image, "nc", "-lk", "-p", "7", "-e", "cat")
-	client := docker("run", "--rm", "-i", "--network", "n1", image, "sh", "-c", "echo ping | nc -w 5 server 7")
+	background(t, "server", "--network", "n1", image, "probe", "echo", "7")
+	client := docker("run", "--rm", "-i", "--network", "n1", image, "probe", "ask", "server:7", "ping")
 	contains(t, "one container asking another by name", output(t, client), "ping")
 }
 
@@ -331,12 +340,12 @@ func TestCompose(t *testing.T) {
 services:
   db:
     image: %[1]s
-    command: nc -lk -p 7 -e cat
+    command: probe echo 7
     volumes: [data:/data]
     healthcheck: {test: ["CMD", "test", "-d", "/data"], interval: 1s, retries: 100}
   web:
     image: %[1]s
-    command: sh -c "echo asked | nc -w 60 db 7; sleep 1d"
+    command: sh -c "probe ask db:7 asked; sleep 1d"
     depends_on: {db: {condition: service_healthy}}
 volumes: {data: {}}
 `, image)

@@ -148,7 +148,8 @@ func TestShell(t *testing.T) {
 }
 
 func TestLogs(t *testing.T) {
-	contains(t, "cove logs console", output(t, cove("logs", "console")), "Linux version")
+	contains(t, "cove logs console", output(t, cove("logs", "console")), "--- start at")
+	contains(t, "cove logs kernel", output(t, cove("logs", "kernel")), "Linux version")
 	contains(t, "cove logs dockerd", output(t, cove("logs", "dockerd")), "API listen on")
 	contains(t, "cove logs containerd", output(t, cove("logs", "containerd")), "containerd successfully booted")
 	output(t, cove("logs", "kernel", "--tail", "5"))

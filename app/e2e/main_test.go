@@ -176,7 +176,7 @@ func processes(part string) string {
 	out, _ := exec.Command("pgrep", "-a", "-u", fmt.Sprint(os.Getuid()), "-f", part).Output()
 	var mine []string
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, world.home) && !strings.Contains(line, "pgrep") {
+		if strings.Contains(line, world.work) && !strings.Contains(line, "pgrep") {
 			mine = append(mine, strings.TrimSpace(line))
 		}
 	}

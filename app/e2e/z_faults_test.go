@@ -76,10 +76,14 @@ func TestZ03HypervisorKilledRestartsOnce(t *testing.T) {
 	// What was written must be on the disk: a killed hypervisor is a pulled plug for the guest.
 	output(t, cove("shell", "--", "sync"))
 	pid := one(t, "qemu-system")
-	hung := docker("run", "--rm", image, "sleep", "1d")
+	hung := docker("run", "--rm", "--name", "hung", image, "sleep", "1d")
 	if err := hung.Start(); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the container that will be cut off", func() bool {
+		out, err := docker("ps", "-q", "--filter", "name=hung", "--filter", "status=running").Output()
+		return err == nil && len(out) > 0
+	})
 	syscall.Kill(pid, syscall.SIGKILL)
 	if err := hung.Wait(); err == nil {
 		t.Error("a docker run whose VM was killed ended well")

@@ -19,11 +19,15 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: probe engine SOCKET PATH | vsock-connect CID PORT | vsock-squat PORT")
+		fail("usage: probe engine SOCKET PATH | echo PORT | ask HOST:PORT TEXT | vsock-connect CID PORT | vsock-squat PORT")
 	}
 	switch os.Args[1] {
 	case "engine":
 		engine(os.Args[2], os.Args[3])
+	case "echo":
+		echo(os.Args[2])
+	case "ask":
+		ask(os.Args[2], os.Args[3])
 	case "vsock-connect":
 		vsockConnect(number(os.Args[2]), number(os.Args[3]))
 	case "vsock-squat":
@@ -44,6 +48,41 @@ func engine(socket, path string) {
 	}
 	defer resp.Body.Close()
 	io.Copy(os.Stdout, resp.Body)
+}
+
+// echo sends back what it gets on a TCP port, for ever.
+func echo(port string) {
+	l, err := net.Listen("tcp", ":"+port)
+	if err != nil {
+		fail(err.Error())
+	}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			fail(err.Error())
+		}
+		go func() {
+			defer conn.Close()
+			io.Copy(conn, conn)
+		}()
+	}
+}
+
+// ask prints what comes back for a text. A server that is not up yet is asked again for a minute.
+func ask(address, text string) {
+	var conn net.Conn
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if conn, err = net.Dial("tcp", address); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		fail(err.Error())
+	}
+	fmt.Fprint(conn, text)
+	conn.(*net.TCPConn).CloseWrite()
+	io.Copy(os.Stdout, conn)
 }
 
 // vsockConnect prints "connected" and what the peer says first, or the error.
