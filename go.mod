@@ -2,23 +2,43 @@ module github.com/covedesk/cove
 
 go 1.26.0
 
+// What we use ourselves, each with what it is for.
+require (
+	github.com/Code-Hex/vz/v3 v3.7.1 // Virtualization.framework: the driver on macOS
+	github.com/Microsoft/go-winio v0.6.4 // named pipes with half-close on Windows
+	github.com/creack/pty v1.1.24 // a terminal for the guest's shell, and for the tests
+	github.com/digitalocean/go-qemu v0.0.0-20221209210016-f035778c97f7 // QMP, QEMU's monitor protocol
+	github.com/docker/docker v28.5.2+incompatible // the engine's client: asks whether a docker context answers
+	github.com/docker/go-units v0.5.0 // sizes as people write them
+	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // the guest's address, from the hypervisor's network
+	github.com/klauspost/compress v1.18.0 // zstd for the image as it is distributed
+	github.com/libp2p/go-yamux/v5 v5.1.0 // streams over one byte pipe, with half-close both ways
+	github.com/lima-vm/lima/v2 v2.2.0 // disk images: made and grown by nativeimgutil, foreign ones named by qemuimgutil
+	github.com/mdlayher/vsock v1.4.0 // AF_VSOCK in the guest
+	github.com/moby/moby/api v1.56.1 // request bodies of the engine's own version, to find mounts in them
+	github.com/moby/sys/atomicwriter v0.1.0 // files that are replaced whole
+	github.com/sirupsen/logrus v1.10.2 // only to silence lima's packages
+	github.com/spf13/cobra v1.10.2 // commands, flags, help and completion
+	github.com/spf13/viper v1.21.0 // the settings file
+	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json
+	github.com/tidwall/sjson v1.2.5 // changes that key and no other byte
+	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
+	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
+	golang.org/x/term v0.47.0 // raw terminals for cove shell
+	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // log files that stay small
+)
+
 require (
 	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect
-	github.com/Code-Hex/vz/v3 v3.7.1 // indirect
-	github.com/Microsoft/go-winio v0.6.4 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/cheggaaa/pb/v3 v3.1.7 // indirect
 	github.com/containerd/continuity v0.5.0 // indirect
 	github.com/containerd/errdefs v1.0.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
 	github.com/containerd/log v0.1.0 // indirect
-	github.com/creack/pty v1.1.24 // indirect
 	github.com/digitalocean/go-libvirt v0.0.0-20220804181439-8648fbde413e // indirect
-	github.com/digitalocean/go-qemu v0.0.0-20221209210016-f035778c97f7 // indirect
 	github.com/distribution/reference v0.6.0 // indirect
-	github.com/docker/docker v28.5.2+incompatible // indirect
 	github.com/docker/go-connections v0.6.0 // indirect
-	github.com/docker/go-units v0.5.0 // indirect
 	github.com/fatih/color v1.19.0 // indirect
 	github.com/felixge/httpsnoop v1.0.4 // indirect
 	github.com/fsnotify/fsnotify v1.9.0 // indirect
@@ -26,22 +46,15 @@ require (
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/go-viper/mapstructure/v2 v2.4.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // indirect
 	github.com/josharian/native v1.1.0 // indirect
-	github.com/klauspost/compress v1.18.0 // indirect
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
-	github.com/libp2p/go-yamux/v5 v5.1.0 // indirect
 	github.com/lima-vm/go-qcow2reader v0.7.1 // indirect
-	github.com/lima-vm/lima/v2 v2.2.0 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.22 // indirect
 	github.com/mattn/go-runewidth v0.0.16 // indirect
 	github.com/mdlayher/packet v1.1.2 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
-	github.com/mdlayher/vsock v1.4.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect
-	github.com/moby/moby/api v1.56.1 // indirect
-	github.com/moby/sys/atomicwriter v0.1.0 // indirect
 	github.com/moby/sys/sequential v0.6.0 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
@@ -50,20 +63,14 @@ require (
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/sagikazarmark/locafero v0.11.0 // indirect
-	github.com/sirupsen/logrus v1.10.2 // indirect
 	github.com/sourcegraph/conc v0.3.1-0.20240121214520-5f936abd7ae8 // indirect
 	github.com/spf13/afero v1.15.0 // indirect
 	github.com/spf13/cast v1.10.0 // indirect
-	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
-	github.com/spf13/viper v1.21.0 // indirect
 	github.com/subosito/gotenv v1.6.0 // indirect
-	github.com/tidwall/gjson v1.14.2 // indirect
 	github.com/tidwall/match v1.1.1 // indirect
 	github.com/tidwall/pretty v1.2.0 // indirect
-	github.com/tidwall/sjson v1.2.5 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
-	github.com/vishvananda/netlink v1.3.1 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
 	go.opentelemetry.io/auto/sdk v1.1.0 // indirect
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.63.0 // indirect
@@ -74,8 +81,5 @@ require (
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
-	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
-	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // indirect
 )
