@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command guestd is the first process of the guest. It boots it, supervises the engine, and serves the
 // host; it ends by switching the machine off. By other names and words it does small jobs in the guest.
 package main

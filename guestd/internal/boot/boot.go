@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package boot brings the guest up. A boot is a list of steps, each a value with a name and what it
 // waits for; they run beside each other where they can, and every one is timed.
 package boot

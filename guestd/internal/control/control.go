@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package control is the guest's end of the control port: it hears what the host wants, tells it how
 // the guest is, and says when the host is gone. What is told before the host has said hello is kept
 // and told then.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package engine configures containerd and dockerd, says when they serve, and hands connections to
 // the engine's socket.
 package engine

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package guest is the guest as a whole: the list of its boot's steps, its services, what it tells
 // the host, and how it stops. Whatever happens, it ends in an ordered stop and a power off; when the
 // host is gone, too.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package logs keeps the end of what the guest's programs say, in bounded memory and in files on the
 // data disk, and gives it to any number of followers; a slow one loses lines, never holds anybody up.
 package logs

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package reap starts programs in a process that is the guest's first one. There, every orphan's
 // status must be collected, and a collector that takes any child's status would take those that
 // os/exec waits for. So one collector takes them all and gives each to whoever started the program.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package shell runs a command, or a login shell, for an authenticated host. When the connection ends,
 // so does everything that the command started in its session.
 package shell

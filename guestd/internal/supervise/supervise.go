@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package supervise keeps the guest's services running: it starts them, keeps what they say, starts
 // them again with growing pauses when they end, and gives up after a bound, saying why.
 package supervise

@@ -1,0 +1,6 @@
+package sample
+
+// #include <stdio.h>
+import "C"
+
+func use() { T{}.Here(); C.puts(nil) }

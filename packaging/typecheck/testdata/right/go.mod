@@ -1,0 +1,3 @@
+module example.org/right
+
+go 1.26
