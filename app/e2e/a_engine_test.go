@@ -123,8 +123,24 @@ func TestTerminal(t *testing.T) {
 	expect("33 111\r\n")
 	fmt.Fprint(tty, "words\n")
 	expect("heard words\r\n")
-	pty.Setsize(tty, &pty.Winsize{Rows: 44, Cols: 222})
+	// docker listens for a change of size only some time after its container runs, so there are several.
+	resized := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for cols := uint16(221); ; cols ^= 1 { // 221 and 220, which nobody waits for, in turn with 222
+			pty.Setsize(tty, &pty.Winsize{Rows: 44, Cols: cols})
+			pty.Setsize(tty, &pty.Winsize{Rows: 44, Cols: 222})
+			select {
+			case <-resized:
+				return
+			case <-time.After(time.Second):
+			}
+		}
+	}()
 	expect("44 222\r\n")
+	close(resized)
+	<-done
 	io.Copy(io.Discard, tty)
 	cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != 3 {

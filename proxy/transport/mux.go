@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -135,6 +136,17 @@ func (l muxListener) Accept() (proxy.Conn, error) {
 // muxConn is a stream whose Close leaves nobody stuck: what is still open is reset after the end of
 // our own side, so no byte already written is lost and a peer that goes on writing gets an error.
 type muxConn struct{ *yamux.Stream }
+
+// deadline gives yamux's timeout the name that net.Conn promises.
+func deadline(n int, err error) (int, error) {
+	if errors.Is(err, yamux.ErrTimeout) {
+		err = os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+func (c *muxConn) Read(b []byte) (int, error)  { return deadline(c.Stream.Read(b)) }
+func (c *muxConn) Write(b []byte) (int, error) { return deadline(c.Stream.Write(b)) }
 
 func (c *muxConn) Close() error {
 	err := c.Stream.CloseWrite()

@@ -83,6 +83,7 @@ func ask(address, text string) {
 	fmt.Fprint(conn, text)
 	conn.(*net.TCPConn).CloseWrite()
 	io.Copy(os.Stdout, conn)
+	fmt.Println() // the engine logs whole lines
 }
 
 // vsockConnect prints "connected" and what the peer says first, or the error.
