@@ -1,6 +1,10 @@
 // Command typecheck type-checks packages for a platform whose C toolchain is not on this machine, files
-// with cgo included: `go run ./packaging/typecheck darwin/arm64 ./...`. C's own names are taken on faith
-// (go/types FakeImportC); everything in Go is checked, our packages with their bodies.
+// with cgo included: `go run ./packaging/typecheck darwin/arm64 ./...`. Each error is a line
+// file:line:col: text on the standard error, and the exit status is then 1.
+//
+// Everything in Go is checked: the packages of the main module with their bodies, what they import
+// without. C's own names are taken on faith (go/types FakeImportC), nothing is linked, and files of
+// tests are not looked at. So what passes can still fail to build where the toolchain is.
 package main
 
 import (
@@ -9,12 +13,14 @@ import (
 	"fmt"
 	"go/ast"
 	"go/parser"
+	"go/scanner"
 	"go/token"
 	"go/types"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -34,14 +40,21 @@ func main() {
 	fmt.Printf("%s: %d packages, no errors\n", os.Args[1], n)
 }
 
-// listed is what `go list -json` says of a package.
+// listed is what `go list -json` says of a package: see `go help list`.
 type listed struct {
 	ImportPath, Dir   string
 	GoFiles, CgoFiles []string
 	ImportMap         map[string]string
-	DepOnly           bool
-	Error             *struct{ Err string }
+	DepOnly           bool // no pattern named it
+	Module            *struct {
+		Main      bool
+		GoVersion string
+	}
+	Error *struct{ Pos, Err string }
 }
+
+// ours says whether a package is checked with its bodies.
+func (p *listed) ours() bool { return !p.DepOnly || p.Module != nil && p.Module.Main }
 
 // checker checks each package once.
 type checker struct {
@@ -52,29 +65,47 @@ type checker struct {
 	errs  []error
 }
 
-// run checks the packages that the patterns name, from dir, and says how many were checked.
+// run checks the packages that the patterns name, from dir, with those of the same module that they
+// reach, and says how many they are.
 func run(dir, goos, goarch string, patterns []string) (int, []error) {
 	c := &checker{fset: token.NewFileSet(), all: map[string]*listed{}, done: map[string]*types.Package{}, sizes: types.SizesFor("gc", goarch)}
-	if c.sizes == nil {
-		return 0, []error{fmt.Errorf("there is no GOARCH %q", goarch)}
+	if err := known(goos, goarch); err != nil {
+		return 0, []error{err}
 	}
-	roots, err := c.list(dir, goos, goarch, patterns)
+	packages, err := c.list(dir, goos, goarch, patterns)
 	if err != nil {
 		return 0, []error{err}
 	}
-	for _, p := range roots {
-		if p.Error != nil {
+	n := 0
+	for _, p := range packages {
+		switch {
+		case p.Error != nil && p.Error.Pos != "":
+			c.errs = append(c.errs, fmt.Errorf("%s: %s", p.Error.Pos, strings.TrimSpace(p.Error.Err)))
+		case p.Error != nil:
 			c.errs = append(c.errs, fmt.Errorf("%s: %s", p.ImportPath, strings.TrimSpace(p.Error.Err)))
-			continue
+		case p.ours():
+			n++
+			c.check(p.ImportPath)
 		}
-		c.check(p.ImportPath)
 	}
-	return len(roots), c.errs
+	return n, c.errs
+}
+
+// known refuses a platform that Go does not have: go list -e would find next to nothing to check on it.
+func known(goos, goarch string) error {
+	out, err := exec.Command("go", "tool", "dist", "list").Output()
+	if err != nil {
+		return fmt.Errorf("ask go for its platforms: %w", err)
+	}
+	if !slices.Contains(strings.Fields(string(out)), goos+"/"+goarch) {
+		return fmt.Errorf("there is no platform %s/%s", goos, goarch)
+	}
+	return nil
 }
 
 func (c *checker) list(dir, goos, goarch string, patterns []string) ([]*listed, error) {
 	// With CGO_ENABLED=1 go list names the files with cgo; it runs no C compiler.
-	cmd := exec.Command("go", append([]string{"list", "-e", "-deps", "-json=ImportPath,Dir,GoFiles,CgoFiles,ImportMap,DepOnly,Error"}, patterns...)...)
+	cmd := exec.Command("go", append([]string{"list", "-e", "-deps", "-json=ImportPath,Dir,GoFiles,CgoFiles,ImportMap,DepOnly,Module,Error"}, patterns...)...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=1")
 	cmd.Stderr = os.Stderr
@@ -82,20 +113,18 @@ func (c *checker) list(dir, goos, goarch string, patterns []string) ([]*listed, 
 	if err != nil {
 		return nil, fmt.Errorf("go list: %w", err)
 	}
-	var roots []*listed
+	var packages []*listed
 	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
 		p := new(listed)
 		err := d.Decode(p)
 		if errors.Is(err, io.EOF) {
-			return roots, nil
+			return packages, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read what go list says: %w", err)
 		}
 		c.all[p.ImportPath] = p
-		if !p.DepOnly {
-			roots = append(roots, p)
-		}
+		packages = append(packages, p)
 	}
 }
 
@@ -121,18 +150,29 @@ func (c *checker) check(path string) (*types.Package, error) {
 		files = append(files, f)
 	}
 	conf := types.Config{
-		Importer: importer{c, p}, FakeImportC: true, Sizes: c.sizes, IgnoreFuncBodies: p.DepOnly,
+		Importer: importer{c, p}, FakeImportC: true, Sizes: c.sizes, IgnoreFuncBodies: !p.ours(),
 		Error: func(err error) { c.report(p, err) },
+	}
+	if p.Module != nil && p.Module.GoVersion != "" {
+		conf.GoVersion = "go" + p.Module.GoVersion
 	}
 	t, _ := conf.Check(path, c.fset, files, nil)
 	c.done[path] = t
 	return t, nil
 }
 
-// report keeps an error of a package that was asked for. Those of others show as errors where they are used.
+// report keeps an error of a package of ours. Those of others show as errors where they are used.
 func (c *checker) report(p *listed, err error) {
-	if !p.DepOnly {
+	if !p.ours() {
+		return
+	}
+	var many scanner.ErrorList
+	if !errors.As(err, &many) {
 		c.errs = append(c.errs, err)
+		return
+	}
+	for _, e := range many {
+		c.errs = append(c.errs, e)
 	}
 }
 
