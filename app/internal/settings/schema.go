@@ -33,9 +33,14 @@ const (
 	tib = 1 << 40
 )
 
+// restart is said of what holds at the engine's next start, as everything does so far; "now" would be
+// the other word.
+const restart = "restart"
+
 // key is one row of the schema.
 type key struct {
 	name, kind, description string
+	applies                 string // restart or now
 	fallback                func(Host) string
 	allowed                 func(Host) string
 	// parse checks a value and gives its usual form.
@@ -46,7 +51,7 @@ type key struct {
 // schema is all there is. The CLI, the API and the GUI show it as it stands here.
 var schema = []key{
 	{
-		name: "cpus", kind: "integer", description: "Processors of the VM.",
+		name: "cpus", kind: "integer", applies: restart, description: "Processors of the VM.",
 		fallback: func(h Host) string { return strconv.Itoa(min(h.CPUs, max(2, (h.CPUs+1)/2))) },
 		allowed:  func(h Host) string { return fmt.Sprintf("1 to %d", h.CPUs) },
 		parse: func(h Host, s string) (string, error) {
@@ -59,21 +64,21 @@ var schema = []key{
 		take: func(v *Values, s string) { v.CPUs, _ = strconv.Atoi(s) },
 	},
 	{
-		name: "memory", kind: "size", description: "Memory of the VM.",
+		name: "memory", kind: "size", applies: restart, description: "Memory of the VM.",
 		fallback: func(h Host) string { return size(min(max(2*gib, min(h.Memory/4, 8*gib)), h.Memory/2)) },
 		allowed:  func(h Host) string { return fmt.Sprintf("512MiB to %s", size(h.Memory)) },
 		parse:    func(h Host, s string) (string, error) { return sizeIn(s, 512*mib, h.Memory) },
 		take:     func(v *Values, s string) { v.Memory, _ = units.RAMInBytes(s) },
 	},
 	{
-		name: "disk", kind: "size", description: "Size of the data disk, which takes only what is used. It grows and never shrinks.",
+		name: "disk", kind: "size", applies: restart, description: "Size of the data disk, which takes only what is used. It grows and never shrinks.",
 		fallback: func(Host) string { return "64GiB" },
 		allowed:  func(Host) string { return "4GiB to 16TiB" },
 		parse:    func(_ Host, s string) (string, error) { return sizeIn(s, 4*gib, 16*tib) },
 		take:     func(v *Values, s string) { v.Disk, _ = units.RAMInBytes(s) },
 	},
 	{
-		name: "data-folder", kind: "path", description: "Folder of the data disk. Empty: in Cove's own folder. An existing disk is not moved.",
+		name: "data-folder", kind: "path", applies: restart, description: "Folder of the data disk. Empty: in Cove's own folder. An existing disk is not moved.",
 		fallback: func(Host) string { return "" },
 		allowed:  func(Host) string { return "an absolute path, or empty" },
 		parse: func(_ Host, s string) (string, error) {
@@ -85,7 +90,7 @@ var schema = []key{
 		take: func(v *Values, s string) { v.DataFolder = s },
 	},
 	{
-		name: "accelerator", kind: "choice", description: "What runs the VM's code. auto takes the best that is proven to work.",
+		name: "accelerator", kind: "choice", applies: restart, description: "What runs the VM's code. auto takes the best that is proven to work.",
 		fallback: func(Host) string { return "auto" },
 		allowed:  func(Host) string { return strings.Join(accelerators, ", ") },
 		parse: func(_ Host, s string) (string, error) {
@@ -101,7 +106,7 @@ var schema = []key{
 		},
 	},
 	{
-		name: "engine", kind: "json", description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
+		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
 		fallback: func(Host) string { return "{}" },
 		allowed:  func(Host) string { return "a JSON object without " + strings.Join(owned, ", ") },
 		parse:    func(_ Host, s string) (string, error) { return engineSettings(s) },
@@ -115,16 +120,19 @@ var schema = []key{
 
 var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
 
-// owned are the engine's settings that Cove answers for: another value would cut it off.
-var owned = []string{"hosts", "data-root", "exec-root", "pidfile", "group", "containerd", "containerd-namespace", "containerd-plugins-namespace"}
+// owned are the engine's settings that Cove answers for: another value would cut it off. The last two
+// are one: dockerd's flag has the s and its JSON has not (moby, daemon/command/config.go and
+// daemon/config/config.go).
+var owned = []string{"hosts", "data-root", "exec-root", "pidfile", "group", "containerd", "containerd-namespace", "containerd-plugin-namespace", "containerd-plugins-namespace"}
 
 func engineSettings(s string) (string, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(s), &all); err != nil || all == nil {
 		return "", errRange
 	}
-	for _, k := range owned {
-		if _, is := all[k]; is {
+	for k := range all {
+		// encoding/json, which dockerd reads with, takes any case.
+		if slices.ContainsFunc(owned, func(o string) bool { return strings.EqualFold(o, k) }) {
 			return "", fmt.Errorf("%s is Cove's own to set", k)
 		}
 	}

@@ -1,16 +1,19 @@
 // Package settings keeps the user's settings: one schema for the CLI, the API and the GUI, in a JSON
 // file that people can edit. What is not in the schema or out of range is refused with the range; a file
-// that is no JSON at all is kept aside and named, and never overwritten.
+// that is no JSON object at all is kept aside and named, and never overwritten.
 package settings
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,16 +28,23 @@ var ErrUnknownKey = errors.New("there is no such setting")
 
 var errRange = errors.New("it is out of range")
 
-// ValueError is a value that cannot be used. Its text is a full sentence.
+// ValueError is a value that cannot be used. Its text is a full sentence. For a key that the file has and
+// the schema has not, it wraps ErrUnknownKey, and what is allowed are the keys.
 type ValueError struct {
 	File    string // where it stands; empty for one that was just given
 	Key     string
 	Value   string
 	Allowed string // the range
 	Why     string // empty: it is out of range
+	cause   error
 }
 
+func (e *ValueError) Unwrap() error { return e.cause }
+
 func (e *ValueError) Error() string {
+	if errors.Is(e.cause, ErrUnknownKey) {
+		return fmt.Sprintf("The setting %s in %s, which is %q, does not exist: %s. Allowed is %s.", e.Key, e.File, e.Value, e.Why, e.Allowed)
+	}
 	where := ""
 	if e.File != "" {
 		where = " in " + e.File
@@ -56,58 +66,63 @@ type Store struct {
 	set map[string]string // what the user set, in its usual form
 }
 
-// Open reads the file; none is no error. A value that cannot be used is a *ValueError, and a key that
-// is not ours wraps ErrUnknownKey: both leave the file as it is.
+// Open reads the file; none is no error. A value that cannot be used and a key that is not ours are a
+// *ValueError, which leaves the file as it is.
 func Open(path string, host Host) (*Store, error) {
 	s := &Store{path: path, host: host, set: map[string]string{}}
-	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // the engine's keys have dots
-	v.SetConfigFile(path)
-	v.SetConfigType("json")
-	err := v.ReadInConfig()
-	var parse viper.ConfigParseError
+	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s, nil
+	case err != nil:
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // some editors on Windows write it
+	v := viper.NewWithOptions(viper.KeyDelimiter("\x00")) // the engine's keys have dots
+	v.SetConfigType("json")
+	err = v.ReadConfig(bytes.NewReader(text))
+	var parse viper.ConfigParseError
+	switch {
 	case errors.As(err, &parse):
 		return s, s.setAside()
 	case err != nil:
 		return nil, fmt.Errorf("read settings: %w", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.AllSettings())) {
+		value := written(v.Get(name), text, name)
 		k, err := find(name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, &ValueError{File: path, Key: name, Value: value, Allowed: "one of " + names(), Why: "the nearest is " + nearest(name), cause: err}
 		}
-		text := ""
-		switch value := v.Get(name).(type) {
-		case map[string]any:
-			// viper folds the case of keys, and the engine's matter: from the file itself.
-			text = raw(path, name)
-		case string:
-			text = value
-		default:
-			text = fmt.Sprint(value)
-		}
-		form, err := k.parse(host, text)
+		form, err := k.parse(host, value)
 		if err != nil {
-			return nil, s.refuse(k, path, text, err)
+			return nil, s.refuse(k, path, value, err)
 		}
 		s.set[k.name] = form
 	}
 	return s, nil
 }
 
-// raw is a key's value as it stands in the file.
-func raw(path, name string) string {
-	b, err := os.ReadFile(path)
-	var all map[string]json.RawMessage
-	if err != nil || json.Unmarshal(b, &all) != nil {
-		return ""
+// written is a value as people wrote it in the file, and a string without its quotes.
+func written(value any, text []byte, name string) string {
+	switch value := value.(type) {
+	case string:
+		return value
+	case float64: // every number of JSON; bytes have to stay whole
+		return strconv.FormatFloat(value, 'f', -1, 64)
 	}
-	return string(all[name])
+	// viper folds the case of keys, and the engine's matter: from the text itself.
+	var all map[string]json.RawMessage
+	json.Unmarshal(text, &all) // viper has just read it
+	for k, v := range all {
+		if strings.EqualFold(k, name) {
+			return string(v)
+		}
+	}
+	return fmt.Sprint(value)
 }
 
-// setAside keeps a file that is no JSON under another name.
+// setAside keeps a file that is no JSON object under another name.
 func (s *Store) setAside() error {
 	aside := s.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
 	if err := os.Rename(s.path, aside); err != nil {
@@ -130,20 +145,26 @@ func (s *Store) refuse(k key, file, value string, err error) error {
 
 // find is a key's row.
 func find(name string) (key, error) {
-	best, distance := "", 4
 	for _, k := range schema {
 		if k.name == name {
 			return k, nil
 		}
-		if d := edits(k.name, name); d < distance {
-			best, distance = k.name, d
-		}
 	}
-	hint := ""
-	if best != "" {
-		hint = fmt.Sprintf("; did you mean %s?", best)
+	return key{}, fmt.Errorf("%w: %q; the nearest is %s", ErrUnknownKey, name, nearest(name))
+}
+
+// nearest is the key that is the fewest edits away.
+func nearest(name string) string {
+	return slices.MinFunc(schema, func(a, b key) int { return edits(a.name, name) - edits(b.name, name) }).name
+}
+
+// names are all keys, for people.
+func names() string {
+	var all []string
+	for _, k := range schema {
+		all = append(all, k.name)
 	}
-	return key{}, fmt.Errorf("%w: %q%s", ErrUnknownKey, name, hint)
+	return strings.Join(all, ", ")
 }
 
 // edits is the Levenshtein distance.
@@ -198,7 +219,7 @@ func (s *Store) List() []api.Setting {
 func (s *Store) settingLocked(k key) api.Setting {
 	_, is := s.set[k.name]
 	return api.Setting{Key: k.name, Value: s.valueLocked(k), Default: k.fallback(s.host), Set: is,
-		Kind: k.kind, Allowed: k.allowed(s.host), Applies: "restart", Description: k.description}
+		Kind: k.kind, Allowed: k.allowed(s.host), Applies: k.applies, Description: k.description}
 }
 
 // Get is one setting; engine.KEY is one of the engine's.
@@ -227,6 +248,19 @@ func engineKey(name string) (string, string, bool) {
 	return name, "", false
 }
 
+// engineValue is JSON as it is, and a bare word as a string. What begins as JSON and is none is a slip:
+// as a string it would keep the engine from starting.
+func engineValue(value string) (json.RawMessage, error) {
+	value = strings.TrimSpace(value)
+	switch {
+	case json.Valid([]byte(value)):
+		return json.RawMessage(value), nil
+	case value == "" || strings.ContainsAny(value[:1], "{[\""):
+		return nil, errors.New("it is not JSON")
+	}
+	return json.Marshal(value)
+}
+
 func (s *Store) engineLocked() map[string]json.RawMessage {
 	all := map[string]json.RawMessage{}
 	if text, is := s.set["engine"]; is {
@@ -247,11 +281,9 @@ func (s *Store) Set(name, value string) (api.SettingChange, error) {
 	whole := value
 	if one {
 		all := s.engineLocked()
-		b := json.RawMessage(value)
-		if !json.Valid(b) { // a word is a string
-			b, _ = json.Marshal(value)
+		if all[inner], err = engineValue(value); err != nil {
+			return api.SettingChange{}, s.refuse(k, "", value, err)
 		}
-		all[inner] = b
 		m, err := json.Marshal(all)
 		if err != nil {
 			return api.SettingChange{}, fmt.Errorf("set %s: %w", name, err)
@@ -315,7 +347,10 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
 	}
 	before := s.valueLocked(k)
-	s.set = next
+	s.set = next // it is in the file, whatever the folder says
+	if err := syncFolder(filepath.Dir(s.path)); err != nil {
+		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
+	}
 	now := s.valueLocked(k)
-	return api.SettingChange{Key: k.name, Value: now, Restart: now != before}, nil
+	return api.SettingChange{Key: k.name, Value: now, Restart: k.applies == restart && now != before}, nil
 }
