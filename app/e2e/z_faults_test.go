@@ -178,6 +178,8 @@ func TestZ08DaemonKilled(t *testing.T) {
 		t.Error("the old hypervisor is still there")
 	}
 	t.Logf("back %.1f s after the kill", time.Since(killed).Seconds())
+	// In order, not by the guard's hand.
+	contains(t, "the guest's log of its last life", output(t, cove("shell", "--", "cat", "/var/log/cove/guestd.log")), "host is gone")
 	kept(t)
 	one(t, "qemu-system")
 }

@@ -60,12 +60,16 @@ type Session struct {
 	mu    sync.Mutex
 	out   *protocol.Writer // nil until the host said hello
 	early []protocol.Message
+	gone  bool // the host
 }
 
 // Tell tells the host, now or after its hello.
 func (s *Session) Tell(m protocol.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
 	if s.out == nil {
 		s.early = append(s.early, m)
 		return
@@ -92,6 +96,7 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 			}
 			continue
 		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			s.leave(port)
 			return ErrHostGone
 		case err != nil:
 			return fmt.Errorf("control port: %w", err)
@@ -107,6 +112,15 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 			s.Tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID}})
 		}
 	}
+}
+
+// leave says no more to a host that is gone. A write to a port that nobody reads waits for ever
+// (kernel, virtio_console), so the port is closed first, which ends one that waits already.
+func (s *Session) leave(port io.Closer) {
+	port.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone, s.early = true, nil
 }
 
 func (s *Session) welcome(port io.Writer, h protocol.Hello) bool {
