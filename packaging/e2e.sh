@@ -5,7 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${E2E_RUN:-.}
 work=$(mktemp -d /tmp/cove-e2e.XXXXXX) # short: socket paths are limited
-trap 'rm -rf "$work"' EXIT
+# A test binary that crashed leaves its coved behind, which ends its VM in order.
+finish() {
+	for lock in "$work"/h*/run/coved.lock; do
+		pid=$(cat "$lock" 2>/dev/null) || continue
+		[ "$(readlink "/proc/$pid/exe" 2>/dev/null)" = "$work/bin/coved" ] || continue
+		kill "$pid"
+		while [ -e "/proc/$pid" ]; do sleep 0.2; done
+	done
+	rm -rf "$work"
+}
+trap finish EXIT
 
 go test -c -tags e2e -o "$work/e2e.test" ./app/e2e
 CGO_ENABLED=0 go build -trimpath -o "$work/probe" ./app/e2e/probe

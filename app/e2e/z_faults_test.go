@@ -212,8 +212,10 @@ func TestZ10AlienDataDiskIsNotTouched(t *testing.T) {
 	}
 	out, _ := failure(t, cove("start"))
 	contains(t, "cove start on an alien disk", out, "disk")
-	after, err := os.ReadFile(disk)
-	if err != nil || !bytes.HasPrefix(after, alien) {
+	if st, err := os.Stat(disk); err != nil || st.Size() != int64(len(alien)) {
+		t.Fatalf("the alien disk has another size (%v)", err)
+	}
+	if after, err := os.ReadFile(disk); err != nil || !bytes.Equal(after, alien) {
 		t.Errorf("the alien disk was changed (%v)", err)
 	}
 	output(t, cove("quit"))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,11 @@ func Free(path string) (int64, error) {
 }
 
 func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+func tooLarge(err error) bool { return errors.Is(err, unix.EFBIG) }
+
+// makeSparse has nothing to do: holes are what a file has where nothing was written.
+func makeSparse(*os.File) error { return nil }
 
 // allocated counts blocks of 512 bytes: stat(2).
 func allocated(_ string, st fs.FileInfo) int64 {
