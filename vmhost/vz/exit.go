@@ -20,8 +20,8 @@ const (
 )
 
 // watcher reads along on the console. The framework does not tell a guest's restart from nothing at all:
-// what the kernel says before it is the only sign. Programs of the guest's root can print the same and
-// end their own machine by it, which is theirs to switch off anyhow.
+// what the kernel says before it is the only sign. A line counts only where the kernel's word begins it,
+// so that a log line which quotes one ends nobody's machine.
 type watcher struct {
 	restarts chan struct{} // closed when the guest is about to restart
 
@@ -59,10 +59,18 @@ func (w *watcher) Write(p []byte) (int, error) {
 }
 
 func (w *watcher) lookLocked() {
-	if bytes.Contains(w.line, []byte(linePanic)) {
+	said := w.line
+	for bytes.HasPrefix(said, []byte("[")) { // the time, and who it was: printk.time, CONFIG_PRINTK_CALLER
+		_, after, ended := bytes.Cut(said, []byte("]"))
+		if !ended {
+			return
+		}
+		said = bytes.TrimLeft(after, " ")
+	}
+	if bytes.HasPrefix(said, []byte(linePanic)) {
 		w.panicked = true
 	}
-	again := bytes.Contains(w.line, []byte(lineRestart)) || w.panicked && bytes.Contains(w.line, []byte(lineRebooting))
+	again := bytes.HasPrefix(said, []byte(lineRestart)) || w.panicked && bytes.HasPrefix(said, []byte(lineRebooting))
 	if again && !w.restart {
 		w.restart = true
 		close(w.restarts)

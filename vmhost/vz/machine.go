@@ -32,7 +32,7 @@ type parts struct {
 	control proxy.Conn
 	links   []proxy.Link
 	console io.ReadCloser // our end of the guest's console
-	ours    []io.Closer   // closed before the machine is stopped
+	ours    []io.Closer   // what else of ours is closed before the machine is stopped
 	theirs  []io.Closer   // the framework's ends of the ports: they must outlive the machine
 	lock    io.Closer     // closed last
 }

@@ -6,329 +6,158 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"github.com/Code-Hex/vz/v3"
-	"github.com/covedesk/cove/guestd/protocol"
-	"github.com/covedesk/cove/proxy"
-	"github.com/covedesk/cove/proxy/transport"
 	"github.com/covedesk/cove/vmhost"
-	"github.com/moby/sys/atomicwriter"
+	"golang.org/x/sys/unix"
 )
 
 // Driver starts machines with the Virtualization framework.
 type Driver struct{ log *slog.Logger }
 
-var (
-	_ vmhost.Driver  = (*Driver)(nil)
-	_ vmhost.Machine = (*machine)(nil)
-)
+var _ vmhost.Driver = (*Driver)(nil)
 
-// New returns a Driver.
-func New(log *slog.Logger) *Driver { return &Driver{log} }
+// New returns a Driver. It looks at nothing yet: see Check.
+func New(log *slog.Logger) *Driver {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Driver{log}
+}
 
 // Name is "vz".
 func (d *Driver) Name() string { return "vz" }
 
-// Check asks the framework for a machine identifier, which macOS 13 and a Mac with virtualization give.
-// Named virtio-console ports and disk identifiers need 13 as well (Apple's documentation of
-// VZVirtioConsolePortConfiguration and VZVirtioBlockDeviceConfiguration).
+// Check asks macOS for its version and whether the hardware can run guests, and the framework for a
+// machine identifier, which it gives only where this program was built for it. It cannot see whether the
+// program is signed with the entitlement: Start says that. The error is a *vmhost.Problem.
 func (d *Driver) Check(context.Context) error {
+	version, err := unix.Sysctl("kern.osproductversion")
+	if err != nil {
+		version = "" // then it is not known, and checkHost says so
+	}
+	virtualization := "" // vz has no VZVirtualMachine.isSupported; the kernel's word for Hypervisor.framework is the same fact
+	if v, err := unix.SysctlUint32("kern.hv_support"); err == nil {
+		virtualization = fmt.Sprint(v)
+	}
+	if err := checkHost(version, virtualization); err != nil {
+		return err
+	}
 	if _, err := vz.NewGenericMachineIdentifier(); err != nil {
-		return &vmhost.Problem{ID: vmhost.ProblemNoHypervisor, Summary: "This Mac cannot run virtual machines as Cove needs them.",
-			Remedy: "Update to macOS 13 or newer. Cove itself must be signed with the virtualization entitlement.", Err: err}
+		return &vmhost.Problem{ID: vmhost.ProblemNoHypervisor, Summary: "This Cove was not built for what this macOS offers.",
+			Remedy: fmt.Sprintf("Install a Cove that was built with the SDK of macOS %d or newer.", oldest), Err: err}
 	}
 	return nil
 }
 
-// Accelerators is one: the framework runs nothing without the hardware.
-func (d *Driver) Accelerators(context.Context, string) ([]vmhost.Accelerator, error) {
-	return []vmhost.Accelerator{{Name: "hvf", Works: true, Reason: "the Virtualization framework runs on nothing else"}}, nil
+// Accelerators is one: the framework runs nothing without the hardware. There is nothing to prove by a
+// kernel, and no kernel is booted.
+func (d *Driver) Accelerators(ctx context.Context, _ string) ([]vmhost.Accelerator, error) {
+	a := accelerator
+	if err := d.Check(ctx); err != nil {
+		a.Works, a.Reason = false, err.Error()
+	}
+	return []vmhost.Accelerator{a}, nil
 }
 
-// Start runs a machine.
-func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (_ vmhost.Machine, err error) {
-	if spec.Accelerator != "" && spec.Accelerator != "hvf" {
-		return nil, &vmhost.Problem{ID: vmhost.ProblemNoAccelerator, Summary: fmt.Sprintf("There is no accelerator %q on this system.", spec.Accelerator),
-			Remedy: "Let Cove choose: `cove config unset accelerator`."}
+// Start runs a machine. Its memory is rounded down to whole MiB. Beside the data disk it keeps the file
+// machine-id, and in RunDir the file vm.lock.
+func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, error) {
+	if err := d.Check(ctx); err != nil {
+		return nil, err
 	}
-	m := &machine{log: d.log, console: spec.Console, done: make(chan struct{}), open: map[io.Closer]struct{}{}}
-	defer func() {
-		if err != nil {
-			m.release()
-		}
-	}()
-	config, err := m.configure(spec)
+	if err := checkAccelerator(spec.Accelerator); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(filepath.Join(spec.RunDir, "vm.lock"))
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := config.Validate(); err != nil || !ok {
-		return nil, fmt.Errorf("the framework refuses the machine: %w", err)
+	p, err := assemble(spec, d.log)
+	if err != nil {
+		lock.Close()
+		return nil, problem(err)
 	}
-	if m.vm, err = vz.NewVirtualMachine(config); err != nil {
-		return nil, fmt.Errorf("make the machine: %w", err)
+	p.lock = lock
+	m := newMachine(p, spec.Console, d.log)
+	if err := m.begin(ctx); err != nil {
+		return nil, problem(err)
 	}
-	sockets := m.vm.SocketDevices()
-	if len(sockets) != 1 {
-		return nil, fmt.Errorf("the machine has %d socket devices, not one", len(sockets))
-	}
-	m.links = []proxy.Link{&link{m: m, device: sockets[0]}, transport.OpenMux(m.mux)}
-	if err := m.vm.Start(); err != nil {
-		return nil, fmt.Errorf("start the machine: %w", err)
-	}
-	go m.watch()
 	return m, nil
 }
 
-// machine is a running VM of the framework.
-type machine struct {
-	log     *slog.Logger
-	vm      *vz.VirtualMachine
-	console io.Writer
-	control *port
-	mux     *port
-	links   []proxy.Link
-	done    chan struct{}
-
-	mu     sync.Mutex // guards all below
-	open   map[io.Closer]struct{}
-	exit   vmhost.Exit
-	killed bool
-}
-
-// configure makes the machine's configuration from its spec.
-func (m *machine) configure(spec vmhost.Spec) (*vz.VirtualMachineConfiguration, error) {
-	words := append([]string{"console=hvc0", "panic=1"}, spec.Cmdline...)
-	loader, err := vz.NewLinuxBootLoader(spec.Kernel, vz.WithInitrd(spec.Initrd), vz.WithCommandLine(strings.Join(words, " ")))
-	if err != nil {
-		return nil, fmt.Errorf("boot loader: %w", err)
-	}
-	c, err := vz.NewVirtualMachineConfiguration(loader, uint(spec.CPUs), uint64(spec.Memory))
-	if err != nil {
-		return nil, fmt.Errorf("configure the machine: %w", err)
-	}
-	for _, part := range []struct {
-		name string
-		add  func(*vz.VirtualMachineConfiguration, vmhost.Spec) error
-	}{
-		{"identity", addIdentity}, {"disks", addDisks}, {"network", addNetwork}, {"small devices", addSmall}, {"ports", m.addPorts},
-	} {
-		if err := part.add(c, spec); err != nil {
-			return nil, fmt.Errorf("configure the machine's %s: %w", part.name, err)
-		}
-	}
-	return c, nil
-}
-
-// addIdentity gives the machine the same identity in every life: a saved state can be restored with no
-// other (Apple's documentation of VZGenericMachineIdentifier).
-func addIdentity(c *vz.VirtualMachineConfiguration, spec vmhost.Spec) error {
-	path := filepath.Join(filepath.Dir(spec.Data), "machine-id")
-	var id *vz.GenericMachineIdentifier
-	b, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		id, err = vz.NewGenericMachineIdentifierWithData(b)
-	case errors.Is(err, os.ErrNotExist):
-		if id, err = vz.NewGenericMachineIdentifier(); err == nil {
-			err = atomicwriter.WriteFile(path, id.DataRepresentation(), 0o600)
-		}
-	}
-	if err != nil {
+// problem names what the framework says, where there is a remedy.
+func problem(err error) error {
+	var said *vz.NSError
+	if _, is := errors.AsType[*vmhost.Problem](err); is || !errors.As(err, &said) || said.Domain != "VZErrorDomain" {
 		return err
 	}
-	p, err := vz.NewGenericPlatformConfiguration(vz.WithGenericMachineIdentifier(id))
-	if err != nil {
+	p := &vmhost.Problem{Evidence: said.UserInfo, Err: err}
+	switch code := vz.ErrorCode(said.Code); {
+	case strings.Contains(said.Error(), "com.apple.security.virtualization"):
+		p.ID, p.Summary = vmhost.ProblemNoHypervisor, "macOS does not let this program run virtual machines: it is not signed for that."
+		p.Remedy = "Install Cove from its package. A coved of your own needs `codesign --sign - --entitlements …` with com.apple.security.virtualization."
+	case code == vz.ErrorVirtualMachineLimitExceeded:
+		p.ID, p.Summary = vmhost.ProblemBusy, "macOS runs as many virtual machines as it allows."
+		p.Remedy = "End another one, then start again."
+	case code == vz.ErrorOutOfDiskSpace:
+		p.ID, p.Summary = vmhost.ProblemNoDisk, "The host's disk is full."
+		p.Remedy = "Free some space, then start again."
+	case code == vz.ErrorInternal:
+		p.ID, p.Summary = vmhost.ProblemHypervisorExit, "The Virtualization framework could not start the machine, and does not say why."
+		p.Remedy = "Start again. If it happens again, restart the Mac, and report it with `cove status --json`."
+	default:
 		return err
 	}
-	c.SetPlatformVirtualMachineConfiguration(p)
-	return nil
+	return p
 }
 
-// addDisks gives the disks the serials by which the guest knows them. The data disk is synced when the
-// guest flushes, to the medium: a Mac that loses power keeps what a database has committed.
-func addDisks(c *vz.VirtualMachineConfiguration, spec vmhost.Spec) error {
-	var all []vz.StorageDeviceConfiguration
-	for _, d := range []struct {
-		path, serial string
-		readOnly     bool
-	}{{spec.Root, "cove-root", true}, {spec.Data, "cove-data", false}} {
-		image, err := vz.NewDiskImageStorageDeviceAttachmentWithCacheAndSync(d.path, d.readOnly, vz.DiskImageCachingModeAutomatic, vz.DiskImageSynchronizationModeFull)
-		if err != nil {
-			return err
+// framework is a machine as vz gives it. It is ours as long as somebody holds it: vz frees it with a finalizer.
+type framework struct {
+	vm  *vz.VirtualMachine
+	log *slog.Logger
+}
+
+var _ hypervisor = (*framework)(nil)
+
+func (f *framework) start() error { return f.vm.Start() }
+
+func (f *framework) pressPower() error {
+	if !f.vm.CanRequestStop() {
+		return fmt.Errorf("the framework does not offer it in state %s", f.vm.State())
+	}
+	pressed, err := f.vm.RequestStop()
+	if err == nil && !pressed {
+		err = errors.New("the framework did not do it")
+	}
+	return err
+}
+
+func (f *framework) stop() error {
+	if f.vm.CanStop() {
+		return f.vm.Stop()
+	}
+	switch state := f.vm.State(); state {
+	case vz.VirtualMachineStateStopped, vz.VirtualMachineStateError, vz.VirtualMachineStateStopping:
+		return nil
+	default:
+		return fmt.Errorf("the framework does not offer it in state %s", state)
+	}
+}
+
+// wait follows the states, which vz keeps until they are read.
+func (f *framework) wait() error {
+	for state := range f.vm.StateChangedNotify() {
+		f.log.Info("vz", "state", state.String())
+		switch state {
+		case vz.VirtualMachineStateStopped:
+			return nil
+		case vz.VirtualMachineStateError:
+			return errors.New("the Virtualization framework reports an error and does not say which")
 		}
-		disk, err := vz.NewVirtioBlockDeviceConfiguration(image)
-		if err != nil {
-			return err
-		}
-		if err := disk.SetBlockDeviceIdentifier(d.serial); err != nil {
-			return err
-		}
-		all = append(all, disk)
 	}
-	c.SetStorageDevicesVirtualMachineConfiguration(all)
-	return nil
-}
-
-func addNetwork(c *vz.VirtualMachineConfiguration, _ vmhost.Spec) error {
-	nat, err := vz.NewNATNetworkDeviceAttachment()
-	if err != nil {
-		return err
-	}
-	nic, err := vz.NewVirtioNetworkDeviceConfiguration(nat)
-	if err != nil {
-		return err
-	}
-	c.SetNetworkDevicesVirtualMachineConfiguration([]*vz.VirtioNetworkDeviceConfiguration{nic})
-	return nil
-}
-
-func addSmall(c *vz.VirtualMachineConfiguration, _ vmhost.Spec) error {
-	entropy, err := vz.NewVirtioEntropyDeviceConfiguration()
-	if err != nil {
-		return err
-	}
-	c.SetEntropyDevicesVirtualMachineConfiguration([]*vz.VirtioEntropyDeviceConfiguration{entropy})
-	balloon, err := vz.NewVirtioTraditionalMemoryBalloonDeviceConfiguration()
-	if err != nil {
-		return err
-	}
-	c.SetMemoryBalloonDevicesVirtualMachineConfiguration([]vz.MemoryBalloonDeviceConfiguration{balloon})
-	sockets, err := vz.NewVirtioSocketDeviceConfiguration()
-	if err != nil {
-		return err
-	}
-	c.SetSocketDevicesVirtualMachineConfiguration([]vz.SocketDeviceConfiguration{sockets})
-	return nil
-}
-
-// addPorts makes the console, the control port and the multiplexer's: one virtio console device each,
-// since a port's number within a device is no promise of the framework.
-func (m *machine) addPorts(c *vz.VirtualMachineConfiguration, _ vmhost.Spec) error {
-	var err error
-	var console *port
-	var all []vz.ConsoleDeviceConfiguration
-	for _, p := range []struct {
-		to      **port
-		name    string
-		console bool
-	}{{&console, "console", true}, {&m.control, protocol.ControlPort, false}, {&m.mux, protocol.MuxPort, false}} {
-		var file *os.File
-		if *p.to, file, err = newPort(); err != nil {
-			return err
-		}
-		m.keep(*p.to)
-		m.keep(file)
-		handle, err := vz.NewFileHandleSerialPortAttachment(file, file)
-		if err != nil {
-			return err
-		}
-		one, err := vz.NewVirtioConsolePortConfiguration(vz.WithVirtioConsolePortConfigurationName(p.name),
-			vz.WithVirtioConsolePortConfigurationIsConsole(p.console), vz.WithVirtioConsolePortConfigurationAttachment(handle))
-		if err != nil {
-			return err
-		}
-		device, err := vz.NewVirtioConsoleDeviceConfiguration()
-		if err != nil {
-			return err
-		}
-		device.SetVirtioConsolePortConfiguration(0, one)
-		all = append(all, device)
-	}
-	c.SetConsoleDevicesVirtualMachineConfiguration(all)
-	out := m.console
-	if out == nil {
-		out = io.Discard
-	}
-	go io.Copy(out, struct{ io.Reader }{console}) // ends when release closes the port
-	return nil
-}
-
-// keep remembers what release closes.
-func (m *machine) keep(c io.Closer) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.open[c] = struct{}{}
-}
-
-func (m *machine) drop(c io.Closer) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.open, c)
-}
-
-// release closes every connection and port. The framework's sockets die with the machine, and reading
-// one of them afterwards crashes: they go first.
-func (m *machine) release() {
-	m.mu.Lock()
-	open := m.open
-	m.open = map[io.Closer]struct{}{}
-	m.mu.Unlock()
-	for c := range open {
-		c.Close()
-	}
-}
-
-func (m *machine) Accelerator() vmhost.Accelerator {
-	return vmhost.Accelerator{Name: "hvf", Works: true, Reason: "the Virtualization framework runs on nothing else"}
-}
-
-func (m *machine) Control() proxy.Conn   { return m.control }
-func (m *machine) Links() []proxy.Link   { return m.links }
-func (m *machine) Done() <-chan struct{} { return m.done }
-
-func (m *machine) Exit() vmhost.Exit {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.exit
-}
-
-func (m *machine) PowerOff(context.Context) error {
-	if ok, err := m.vm.RequestStop(); err != nil || !ok {
-		return fmt.Errorf("press the power button: %w", err)
-	}
-	return nil
-}
-
-func (m *machine) Kill() error {
-	m.mu.Lock()
-	m.killed = true
-	m.mu.Unlock()
-	m.release()
-	if !m.vm.CanStop() {
-		return nil // it ended, or it ends now
-	}
-	if err := m.vm.Stop(); err != nil {
-		return fmt.Errorf("end the machine: %w", err)
-	}
-	return nil
-}
-
-// watch follows the machine to its end. The framework does not say whether the guest switched itself
-// off, restarted or panicked: with panic=1 all three are a stop.
-func (m *machine) watch() {
-	for state := range m.vm.StateChangedNotify() {
-		m.log.Info("vz", "state", state.String())
-		if state != vz.VirtualMachineStateStopped && state != vz.VirtualMachineStateError {
-			continue
-		}
-		m.release()
-		m.mu.Lock()
-		switch {
-		case m.killed:
-			m.exit = vmhost.Exit{Reason: vmhost.ExitKilled, Detail: "the machine was ended because we asked for it"}
-		case state == vz.VirtualMachineStateError:
-			m.exit = vmhost.Exit{Reason: vmhost.ExitCrashed, Detail: "the Virtualization framework reports an error"}
-		default:
-			m.exit = vmhost.Exit{Reason: vmhost.ExitPoweredOff, Detail: "the guest switched itself off"}
-		}
-		m.mu.Unlock()
-		close(m.done)
-		return
-	}
+	return errors.New("vz tells no more states")
 }
