@@ -83,7 +83,9 @@ func TestEnsure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.WriteAt([]byte(mark), 1024)
+			f.WriteAt([]byte(mark), 1<<20)
+			f.WriteAt([]byte("\x53\xef"), 0x438) // an ext4 file system of ours
+			f.WriteAt([]byte(label), 0x478)
 			f.Close()
 		}
 		got, err := Ensure(t.Context(), path, c.asked)
@@ -102,13 +104,24 @@ func TestEnsure(t *testing.T) {
 		if c.have > 0 {
 			f, _ := os.Open(path)
 			b := make([]byte, len(mark))
-			f.ReadAt(b, 1024)
+			f.ReadAt(b, 1<<20)
 			f.Close()
 			if string(b) != mark {
 				t.Errorf("%s: its data became %q", c.says, b)
 			}
 		}
 		alone(t, dir, "data.raw")
+	}
+}
+
+func TestAnAlienDiskKeepsItsSize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data.raw")
+	write(t, path, strings.Repeat("somebody's data ", 4096), 0)
+	before, _ := os.ReadFile(path)
+	got, err := Ensure(t.Context(), path, 64*mib)
+	after, _ := os.ReadFile(path)
+	if got != Kept || err != nil || string(after) != string(before) {
+		t.Errorf("Ensure = %s, %v, and the disk has %d bytes; want it kept with %d", got, err, len(after), len(before))
 	}
 }
 
