@@ -14,12 +14,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/client"
 	"github.com/moby/sys/atomicwriter"
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 )
 
 // State is what Install came to.
@@ -65,11 +66,14 @@ func Probe(ctx context.Context, host string) bool {
 	return err == nil
 }
 
-// Install makes the context, or brings it up to date. What was current before is kept in the file at
-// memoPath for Restore.
+// Install makes the context, or brings it up to date. It becomes current if the one that is current does
+// not answer the probe; one that the probe cannot speak to (ssh, TLS) is not ours to judge and stays. What
+// was current before is kept in the file at memoPath for Restore. A context of that name that leads to
+// something else alive is ErrTaken; a config.json that cannot be read as docker's is an error, and stays
+// as it is.
 func Install(ctx context.Context, dir, name, host, memoPath string, probe func(ctx context.Context, host string) bool) (State, error) {
 	other, err := hostOf(dir, name)
-	if err == nil && other != "" && other != host && probe(ctx, other) {
+	if err == nil && other != host && answers(ctx, dir, name, probe) {
 		return State{}, fmt.Errorf("%q: %w", name, ErrTaken)
 	}
 	if other != host {
@@ -77,24 +81,26 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 			return State{}, fmt.Errorf("make the docker context: %w", err)
 		}
 	}
-	config, err := readConfig(dir)
+	current, err := currentContext(dir)
 	if err != nil {
 		return State{Made: true}, err
 	}
-	current := gjson.GetBytes(config, "currentContext").String()
 	if current == name {
 		return State{Made: true, Current: true}, nil
 	}
-	existing, err := hostOf(dir, current)
-	if err == nil && probe(ctx, existing) {
+	if answers(ctx, dir, current, probe) {
 		return State{Made: true, Previous: current}, nil
+	}
+	// The probe took a while, and people log in and choose contexts meanwhile.
+	if now, err := currentContext(dir); err != nil || now != current {
+		return State{Made: true, Current: now == name, Previous: now}, err
 	}
 	b, err := json.Marshal(memo{Previous: current})
 	if err == nil {
 		err = atomicwriter.WriteFile(memoPath, b, 0o600)
 	}
 	if err == nil {
-		err = setCurrent(dir, config, name)
+		err = setCurrent(dir, name)
 	}
 	if err != nil {
 		return State{Made: true}, fmt.Errorf("make the docker context current: %w", err)
@@ -102,17 +108,40 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 	return State{Made: true, Current: true, Previous: current}, nil
 }
 
-// Restore makes the context current that was so before ours, unless the user chose another one since,
-// and removes ours if it leads to the host given.
-func Restore(dir, name, host, memoPath string) error {
-	if leads, err := hostOf(dir, name); err != nil || leads != host {
-		return nil // none, or somebody else's
+// answers says whether a context leads to an engine, as far as the probe can tell.
+func answers(ctx context.Context, dir, name string, probe func(ctx context.Context, host string) bool) bool {
+	host, err := hostOf(dir, name)
+	if err != nil || host == "" {
+		return false
 	}
-	config, err := readConfig(dir)
+	scheme, _, _ := strings.Cut(host, "://")
+	if !slices.Contains([]string{"unix", "npipe", "tcp", "http"}, scheme) {
+		return true
+	}
+	if _, err := os.Stat(tlsPath(dir, name)); err == nil {
+		return true
+	}
+	return probe(ctx, host)
+}
+
+// Restore makes the context current that was so before ours, unless the user chose another one since,
+// and removes ours if it leads to the host given. A context that was removed meanwhile gives way to the
+// default one.
+func Restore(dir, name, host, memoPath string) error {
+	leads, err := hostOf(dir, name)
+	switch _, memo := os.Stat(memoPath); {
+	case err == nil && leads != host:
+		return nil // somebody else's
+	case errors.Is(err, fs.ErrNotExist) && memo != nil:
+		return nil // there is nothing of ours
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("restore the docker context: %w", err)
+	}
+	current, err := currentContext(dir)
 	if err != nil {
 		return err
 	}
-	if gjson.GetBytes(config, "currentContext").String() == name {
+	if current == name {
 		var m memo
 		if b, err := os.ReadFile(memoPath); err == nil {
 			json.Unmarshal(b, &m) // unreadable: the default it is
@@ -120,7 +149,7 @@ func Restore(dir, name, host, memoPath string) error {
 		if _, err := hostOf(dir, m.Previous); err != nil {
 			m.Previous = "" // it was removed meanwhile
 		}
-		if err := setCurrent(dir, config, m.Previous); err != nil {
+		if err := setCurrent(dir, m.Previous); err != nil {
 			return fmt.Errorf("restore the docker context: %w", err)
 		}
 	}
@@ -135,8 +164,15 @@ func Restore(dir, name, host, memoPath string) error {
 
 // metaPath is where the docker CLI keeps a context: cli/context/store, contexts/meta/SHA-256/meta.json.
 func metaPath(dir, name string) string {
+	return filepath.Join(dir, "contexts", "meta", id(name), "meta.json")
+}
+
+// tlsPath is where it keeps the certificates of a context, if it has any.
+func tlsPath(dir, name string) string { return filepath.Join(dir, "contexts", "tls", id(name)) }
+
+func id(name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return filepath.Join(dir, "contexts", "meta", hex.EncodeToString(sum[:]), "meta.json")
+	return hex.EncodeToString(sum[:])
 }
 
 // meta is the part of a context's file that we write.
@@ -178,43 +214,4 @@ func hostOf(dir, name string) (string, error) {
 		return "", err
 	}
 	return gjson.GetBytes(b, "Endpoints.docker.Host").String(), nil
-}
-
-// readConfig is config.json as it is; none is an empty object.
-func readConfig(dir string) ([]byte, error) {
-	path := filepath.Join(dir, "config.json")
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return []byte("{}"), nil
-	case err != nil:
-		return nil, fmt.Errorf("read docker's settings: %w", err)
-	case !json.Valid(b):
-		return nil, fmt.Errorf("docker's settings %s are not JSON; they were left alone", path)
-	}
-	return b, nil
-}
-
-// setCurrent changes the one key; an empty name removes it.
-func setCurrent(dir string, config []byte, name string) error {
-	var err error
-	if name == "" {
-		config, err = sjson.DeleteBytes(config, "currentContext")
-	} else {
-		config, err = sjson.SetBytes(config, "currentContext", name)
-	}
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "config.json")
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target // people keep their settings elsewhere
-	}
-	mode := fs.FileMode(0o600)
-	if st, err := os.Stat(path); err == nil {
-		mode = st.Mode().Perm()
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return atomicwriter.WriteFile(path, config, mode)
 }
