@@ -27,7 +27,8 @@ const (
 	ServiceMounts
 )
 
-var version = regexp.MustCompile(`^/v[0-9]+\.[0-9]+/`)
+// version is what the engine's router takes for one: more than the versions there are, such as 1.47.0.
+var version = regexp.MustCompile(`^/v[0-9.]+/`)
 
 // Classify says what kind of call a request is: engine API 1.56.
 func Classify(method, path string) Call {
@@ -37,11 +38,15 @@ func Classify(method, path string) Call {
 	var c Call
 	switch method {
 	case http.MethodGet, http.MethodHead:
-		// Reading bulk content is work; so is following a container's output or its numbers.
+		// Reading bulk content is work; so is following a container's output or its numbers, and asking
+		// a registry. A volume or network may be named like a verb.
 		switch last {
 		case "logs", "stats", "archive", "export", "get", "ws", "top", "changes":
-			c.Active = parts[0] != "events"
+			c.Active = len(parts) > 2 || parts[0] == "images"
+		case "search":
+			c.Active = len(parts) == 2 && parts[0] == "images"
 		}
+		c.Active = c.Active || parts[0] == "distribution"
 	default:
 		c.Active = true
 	}

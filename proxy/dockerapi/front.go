@@ -56,6 +56,13 @@ func New(w Waker, paths Paths, l *slog.Logger) *Front {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"
 			r.Out.Host = r.In.Host
+			// ReverseProxy tidies these; here the engine gets what the client said.
+			r.Out.URL.RawQuery = r.In.URL.RawQuery
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if v, ok := r.In.Header[name]; ok {
+					r.Out.Header[name] = v
+				}
+			}
 		},
 		Transport: &http.Transport{
 			DialContext:         f.dial,
@@ -70,7 +77,8 @@ func New(w Waker, paths Paths, l *slog.Logger) *Front {
 		ErrorLog:      log.New(io.Discard, "", 0), // a client that went away is no news
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if r.Context().Err() != nil {
-				return // nobody is there to be told
+				// Nobody is there to be told, or we end. A plain return would be a 200 that is not true.
+				panic(http.ErrAbortHandler)
 			}
 			fail(w, err)
 		},
@@ -80,6 +88,9 @@ func New(w Waker, paths Paths, l *slog.Logger) *Front {
 
 // wakeKey carries the dialer that the Waker gave for a request to where the connection is made.
 type wakeKey struct{}
+
+// servingKey carries the context of Serve. A request's own ends when its client half-closes early.
+type servingKey struct{}
 
 func (f *Front) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	d, ok := ctx.Value(wakeKey{}).(proxy.Dialer)
@@ -94,7 +105,7 @@ func (f *Front) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:     f,
 		ErrorLog:    log.New(io.Discard, "", 0),
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext: func(net.Listener) context.Context { return context.WithValue(ctx, servingKey{}, ctx) },
 		// No time limits: a call may take as long as a build.
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
@@ -152,9 +163,21 @@ func (f *Front) stream(w http.ResponseWriter, r *http.Request, engine proxy.Dial
 	}
 	client := asConn(raw)
 	defer client.Close()
+	if serving, ok := r.Context().Value(servingKey{}).(context.Context); ok {
+		// http.Server lets go of connections that were taken over.
+		stop := context.AfterFunc(serving, func() { client.Close(); guest.Close() })
+		defer stop()
+	}
 
 	out := r.Clone(context.Background())
 	out.RequestURI = ""
+	out.Header.Del("Expect") // the body is here: a 100 would be taken for the answer
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header.Set("User-Agent", "") // or Request.Write adds Go's
+	}
+	if out.Host == "" {
+		out.Host = Service // HTTP/1.0
+	}
 	out.Body, out.ContentLength, out.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	if len(body) == 0 {
 		out.Body = nil

@@ -62,30 +62,33 @@ func (f *Front) checkPaths(call Call, r *http.Request) error {
 // drive is how a Windows path begins.
 var drive = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
 
-// mounted lists the host paths that a body names. A body that the engine will not read either has none.
+// mounted lists the host paths that a body names. A body that the engine will not read either has none,
+// and a mount of nothing is the engine's to refuse.
 func mounted(in MountsIn, body []byte) []string {
+	return slices.DeleteFunc(named(in, body), func(name string) bool { return name == "" })
+}
+
+func named(in MountsIn, body []byte) []string {
 	var out []string
 	switch in {
 	case ContainerMounts:
 		var c container.CreateRequest
-		if json.Unmarshal(body, &c) != nil || c.HostConfig == nil {
+		if read(body, &c) != nil || c.HostConfig == nil {
 			return nil
 		}
 		for _, b := range c.HostConfig.Binds {
-			if name := bindSource(b); name != "" {
-				out = append(out, name)
-			}
+			out = append(out, bindSource(b))
 		}
 		out = append(out, sources(c.HostConfig.Mounts)...)
 	case VolumeMounts:
 		var v volume.CreateRequest
-		if json.Unmarshal(body, &v) != nil {
+		if read(body, &v) != nil {
 			return nil
 		}
 		out = device(v.Driver, v.DriverOpts)
 	case ServiceMounts:
 		var s swarm.ServiceSpec
-		if json.Unmarshal(body, &s) != nil || s.TaskTemplate.ContainerSpec == nil {
+		if read(body, &s) != nil || s.TaskTemplate.ContainerSpec == nil {
 			return nil
 		}
 		out = sources(s.TaskTemplate.ContainerSpec.Mounts)
@@ -93,13 +96,21 @@ func mounted(in MountsIn, body []byte) []string {
 	return out
 }
 
+// read takes the first value and not what comes after it, so that it takes all that the engine takes.
+func read(body []byte, into any) error { return json.NewDecoder(bytes.NewReader(body)).Decode(into) }
+
 // bindSource is the path of a "source:target:options"; empty for a volume's name.
 func bindSource(bind string) string {
 	if d := drive.FindString(bind); d != "" {
-		rest, _, _ := strings.Cut(bind[len(d):], ":")
-		return d + rest
+		// "v:/x" is a volume whose name is too short, which the engine says better.
+		if rest, target, _ := strings.Cut(bind[len(d):], ":"); strings.HasPrefix(target, "/") {
+			return d + rest
+		}
 	}
 	name, _, found := strings.Cut(bind, ":")
+	if strings.HasPrefix(name, `\\`) {
+		return name // a share or a pipe of Windows
+	}
 	if !found || !strings.HasPrefix(name, "/") {
 		return ""
 	}
