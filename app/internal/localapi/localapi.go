@@ -55,7 +55,9 @@ func Serve(ctx context.Context, l net.Listener, core Core) error {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 30 * time.Second,
 	}
+	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(down)
 		// Answers that are on their way, such as the one to quit, still go.
 		grace, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
@@ -63,10 +65,11 @@ func Serve(ctx context.Context, l net.Listener, core Core) error {
 			srv.Close()
 		}
 	})
-	defer stop()
-	if err := srv.Serve(l); ctx.Err() == nil {
+	err := srv.Serve(l)
+	if stop() {
 		return fmt.Errorf("serve the local API: %w", err)
 	}
+	<-down // srv.Serve returns when Shutdown begins
 	return nil
 }
 
@@ -129,7 +132,7 @@ func answer(w http.ResponseWriter, v any) error {
 }
 
 var statusOf = map[string]int{
-	api.CauseInvalid: http.StatusBadRequest, api.CauseNotFound: http.StatusNotFound, api.CauseForbidden: http.StatusForbidden,
+	api.CauseInvalid: http.StatusBadRequest, api.CauseSettings: http.StatusBadRequest, api.CauseNotFound: http.StatusNotFound, api.CauseForbidden: http.StatusForbidden,
 	api.CauseStopped: http.StatusConflict, api.CauseNotRunning: http.StatusConflict,
 }
 
@@ -166,9 +169,15 @@ func (h handlers) events(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	e, flush := json.NewEncoder(w), http.NewResponseController(w)
 	told := 0
+	var first api.Step
 	for {
 		s, changed := h.core.Status()
-		told = min(told, len(s.Timeline)) // a new start begins a new timeline
+		if told > len(s.Timeline) || told > 0 && s.Timeline[0] != first {
+			told = 0 // a new start began a new timeline
+		}
+		if len(s.Timeline) > 0 {
+			first = s.Timeline[0]
+		}
 		for _, step := range s.Timeline[told:] {
 			if e.Encode(api.Event{Type: "step", Step: &step}) != nil {
 				return nil
@@ -231,7 +240,8 @@ func (h handlers) set(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Value *string `json:"value"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxValue)).Decode(&body); err != nil || body.Value == nil {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxValue))
+	if err != nil || json.Unmarshal(b, &body) != nil || body.Value == nil {
 		return invalid(`The body must be {"value": "…"}.`)
 	}
 	c, err := h.core.Set(r.PathValue("key"), *body.Value)
