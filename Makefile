@@ -13,7 +13,7 @@ include guestd/image/image.mk       # image, image-lock, image-repro: the guest
 
 .PHONY: help
 help: ## This list
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: deps build image ## Install what is missing, build, boot the VM, run a container

@@ -10,7 +10,8 @@ const Version = "v1"
 // Phase is where the engine is in its life.
 //
 //	stopped -start-> starting -up-> running -stop-> stopping -down-> stopped
-//	starting -fail-> failed; running -fail-> failed; failed -start-> starting; starting -stop-> stopping
+//	starting -stop-> stopping; starting -fail-> failed; running -fail-> failed; running -lost-> starting;
+//	failed -start-> starting; failed -stop-> stopped
 type Phase string
 
 // The phases.
@@ -147,7 +148,7 @@ type Component struct {
 // Event is one line of GET /v1/events.
 type Event struct {
 	Type   string  `json:"type"`             // "status" or "step"
-	Status *Status `json:"status,omitempty"` // the first line of the stream, and at every change
+	Status *Status `json:"status,omitempty"` // once at the start, after the steps so far, and at every change
 	Step   *Step   `json:"step,omitempty"`
 }
 
@@ -172,7 +173,7 @@ const (
 	CauseNotRunning = "not-running" // the engine does not run
 	CauseBootSilent = "boot-silent" // the guest said nothing in time
 	CauseTransport  = "transport"   // no way to the guest works
-	CauseSettings   = "settings"    // the settings file cannot be used
+	CauseSettings   = "settings"    // a value in the settings, or one that was just given, cannot be used
 	CauseInternal   = "internal"    // anything else
 )
 

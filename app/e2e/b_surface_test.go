@@ -144,6 +144,8 @@ func TestShell(t *testing.T) {
 	if string(out) != "through" || cmd.ProcessState.ExitCode() != 5 {
 		t.Errorf("printed %q with status %d; want through, 5", out, cmd.ProcessState.ExitCode())
 	}
+	contains(t, "the guest's resolv.conf", output(t, cove("shell", "--", "cat", "/etc/resolv.conf")), "nameserver")
+	contains(t, "the guest's hosts", output(t, cove("shell", "--", "cat", "/etc/hosts", "/etc/hostname")), "localhost", "cove")
 	contains(t, "the guest's root", output(t, cove("shell", "--", "mount")), "erofs (ro", "/var type ext4 (rw", "discard")
 }
 

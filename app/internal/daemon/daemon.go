@@ -223,7 +223,8 @@ func (d *Daemon) Quit(ctx context.Context) error {
 	return nil
 }
 
-// store opens the settings as they are now: people edit the file.
+// store opens the settings as they are now: people edit the file. With an error for a value in it comes
+// a store that can mend it.
 func (d *Daemon) store() (*settings.Store, error) {
 	memory, err := settings.HostMemory()
 	if err != nil {
@@ -231,7 +232,7 @@ func (d *Daemon) store() (*settings.Store, error) {
 	}
 	s, err := settings.Open(d.home.Dir("settings.json"), settings.Host{CPUs: runtime.NumCPU(), Memory: memory})
 	if err != nil {
-		return nil, settingsFailure(err)
+		return s, settingsFailure(err)
 	}
 	if aside := s.Aside(); aside != "" {
 		d.life.Notice("settings.json was not JSON. It was kept as " + aside + ", and the defaults are used.")
@@ -243,6 +244,8 @@ func settingsFailure(err error) error {
 	var v *settings.ValueError
 	f := api.Failure{Cause: api.CauseInternal, Summary: "The settings cannot be used: " + err.Error() + "."}
 	switch {
+	case errors.As(err, &v) && errors.Is(err, settings.ErrUnknownKey):
+		f = api.Failure{Cause: api.CauseSettings, Summary: v.Error(), Remedy: "Drop it with `cove config unset " + v.Key + "`."}
 	case errors.As(err, &v):
 		f = api.Failure{Cause: api.CauseSettings, Summary: v.Error(), Remedy: "Change it with `cove config set " + v.Key + " VALUE`, or drop it with `cove config unset " + v.Key + "`."}
 	case errors.Is(err, settings.ErrUnknownKey):
@@ -291,7 +294,7 @@ func (d *Daemon) change(f func(*settings.Store) (api.SettingChange, error)) (api
 	d.settingsLock.Lock()
 	defer d.settingsLock.Unlock()
 	s, err := d.store()
-	if err != nil {
+	if s == nil {
 		return api.SettingChange{}, err
 	}
 	c, err := f(s)

@@ -25,7 +25,7 @@ func nonce() string {
 
 // Shell dials the guest's shell service: see localapi.Core.
 func (d *Daemon) Shell(ctx context.Context) (localapi.Joiner, error) {
-	v, err := d.current()
+	v, err := d.current(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ const roundTrips = 300
 
 // Measure times the transport alone: see localapi.Core.
 func (d *Daemon) Measure(ctx context.Context, size int64) (api.Measured, error) {
-	v, err := d.current()
+	v, err := d.current(ctx)
 	if err != nil {
 		return api.Measured{}, err
 	}

@@ -52,7 +52,7 @@ func (d *Daemon) Logs(ctx context.Context, w io.Writer, name string, tail int, f
 	if !slices.Contains(guestLogs, name) {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotFound, Summary: fmt.Sprintf("There is no log %q.", name), Remedy: "There are coved, console, " + strings.Join(guestLogs, ", ") + "."}}
 	}
-	v, err := d.current()
+	v, err := d.current(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,9 +76,9 @@ func (d *Daemon) Logs(ctx context.Context, w io.Writer, name string, tail int, f
 	return nil
 }
 
-// current is the VM whose guest can be asked, also while its engine still starts.
-func (d *Daemon) current() (*vm, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), enginePatience)
+// current is the VM that runs; while it starts this waits for it.
+func (d *Daemon) current(ctx context.Context) (*vm, error) {
+	ctx, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
 	v, err := d.life.Await(ctx)
 	if err != nil {

@@ -293,6 +293,7 @@ func (v *vm) hear() {
 		}
 		once.Do(func() { close(v.word) })
 		v.take(m)
+		v.d.life.Touch()
 	}
 }
 
@@ -338,7 +339,7 @@ func (v *vm) take(m protocol.Message) {
 
 // guestFailure says what the guest's word means for people.
 func guestFailure(m protocol.Failed) api.Failure {
-	f := api.Failure{Cause: m.Cause, Summary: "The guest could not boot: " + m.Detail + ".", Remedy: "See `cove logs guestd` and `cove logs console`.", Evidence: m.Evidence}
+	f := api.Failure{Cause: m.Cause, Summary: "The guest could not boot: " + m.Detail + ".", Remedy: "See `cove status` for the end of its log, and `cove logs console`.", Evidence: m.Evidence}
 	switch m.Cause {
 	case protocol.CauseDataDiskAlien:
 		f.Summary = "The data disk is not one of Cove's: " + m.Detail + "."
@@ -351,7 +352,7 @@ func guestFailure(m protocol.Failed) api.Failure {
 		f.Remedy = "Look at `cove config get engine`, and drop it with `cove config unset engine`."
 	case protocol.CauseEngineFailed:
 		f.Summary = "The engine does not stay up: " + m.Detail + "."
-		f.Remedy = "Start it again with `cove start`; `cove logs dockerd` and `cove logs containerd` say more."
+		f.Remedy = "Start it again with `cove start`. If you changed its settings, `cove config unset engine` drops them."
 	}
 	return f
 }

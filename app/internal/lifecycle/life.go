@@ -89,6 +89,13 @@ func (l *Life) Notice(text string) {
 	l.tellLocked()
 }
 
+// Touch tells those who watch that something else than the phase has changed.
+func (l *Life) Touch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tellLocked()
+}
+
 func (l *Life) noticeLocked(text string) {
 	l.state.Notices = append(l.state.Notices, api.Notice{Time: l.now(), Text: text})
 	if extra := len(l.state.Notices) - maxNotices; extra > 0 {

@@ -110,7 +110,9 @@ func TestLife(t *testing.T) {
 		}
 	})
 	try(t, "a failed start says why to its caller and in the status, and can be tried again", func(t *testing.T, w *world) {
-		go func() { w.outcome <- &api.Error{Failure: api.Failure{Cause: "no-disk", Summary: "Full.", Remedy: "Free some."}} }()
+		go func() {
+			w.outcome <- &api.Error{Failure: api.Failure{Cause: "no-disk", Summary: "Full.", Remedy: "Free some."}}
+		}()
 		err := w.Start(ctx, "test")
 		var e *api.Error
 		if !errors.As(err, &e) || e.Cause != "no-disk" {

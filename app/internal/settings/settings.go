@@ -5,6 +5,7 @@ package settings
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,13 +64,15 @@ type Store struct {
 	aside string
 
 	mu  sync.Mutex
-	set map[string]string // what the user set, in its usual form
+	set map[string]string          // what the user set, in its usual form
+	bad map[string]json.RawMessage // what the file says and cannot be used, as it stands there
 }
 
 // Open reads the file; none is no error. A value that cannot be used and a key that is not ours are a
-// *ValueError, which leaves the file as it is.
+// *ValueError, which leaves the file as it is. With it comes a Store, for Set and Unset to mend the
+// file: each corrects or drops one key, and keeps what else is wrong.
 func Open(path string, host Host) (*Store, error) {
-	s := &Store{path: path, host: host, set: map[string]string{}}
+	s := &Store{path: path, host: host, set: map[string]string{}, bad: map[string]json.RawMessage{}}
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -88,19 +91,36 @@ func Open(path string, host Host) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read settings: %w", err)
 	}
+	var first error
 	for _, name := range slices.Sorted(maps.Keys(v.AllSettings())) {
 		value := written(v.Get(name), text, name)
 		k, err := find(name)
 		if err != nil {
-			return nil, &ValueError{File: path, Key: name, Value: value, Allowed: "one of " + names(), Why: "the nearest is " + nearest(name), cause: err}
+			s.bad[name] = asWritten(text, name)
+			first = cmp.Or(first, error(&ValueError{File: path, Key: name, Value: value, Allowed: "one of " + names(), Why: "the nearest is " + nearest(name), cause: err}))
+			continue
 		}
 		form, err := k.parse(host, value)
 		if err != nil {
-			return nil, s.refuse(k, path, value, err)
+			s.bad[name] = asWritten(text, name)
+			first = cmp.Or(first, s.refuse(k, path, value, err))
+			continue
 		}
 		s.set[k.name] = form
 	}
-	return s, nil
+	return s, first
+}
+
+// asWritten is a value of the file, byte for byte.
+func asWritten(text []byte, name string) json.RawMessage {
+	var all map[string]json.RawMessage
+	json.Unmarshal(text, &all) // viper has just read it
+	for k, v := range all {
+		if strings.EqualFold(k, name) {
+			return v
+		}
+	}
+	return json.RawMessage("null")
 }
 
 // written is a value as people wrote it in the file, and a string without its quotes.
@@ -112,14 +132,7 @@ func written(value any, text []byte, name string) string {
 		return strconv.FormatFloat(value, 'f', -1, 64)
 	}
 	// viper folds the case of keys, and the engine's matter: from the text itself.
-	var all map[string]json.RawMessage
-	json.Unmarshal(text, &all) // viper has just read it
-	for k, v := range all {
-		if strings.EqualFold(k, name) {
-			return string(v)
-		}
-	}
-	return fmt.Sprint(value)
+	return string(asWritten(text, name))
 }
 
 // setAside keeps a file that is no JSON object under another name.
@@ -303,6 +316,9 @@ func (s *Store) Unset(name string) (api.SettingChange, error) {
 	defer s.mu.Unlock()
 	name, inner, one := engineKey(name)
 	k, err := find(name)
+	if _, is := s.bad[name]; err != nil && is {
+		return s.writeLocked(key{name: name, fallback: func(Host) string { return "" }}, nil)
+	}
 	if err != nil {
 		return api.SettingChange{}, err
 	}
@@ -330,6 +346,11 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 		next[k.name] = *form
 	}
 	all := map[string]any{}
+	for name, value := range s.bad {
+		if name != k.name {
+			all[name] = value
+		}
+	}
 	for name, value := range next {
 		row, _ := find(name)
 		switch row.kind {
@@ -348,6 +369,7 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 	}
 	before := s.valueLocked(k)
 	s.set = next // it is in the file, whatever the folder says
+	delete(s.bad, k.name)
 	if err := syncFolder(filepath.Dir(s.path)); err != nil {
 		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
 	}

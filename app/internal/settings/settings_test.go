@@ -360,3 +360,29 @@ func TestHostMemory(t *testing.T) {
 		t.Errorf("HostMemory() = %d, %v", n, err)
 	}
 }
+
+func TestABadFileIsMendedKeyByKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "settings.json")
+	os.WriteFile(path, []byte(`{"cpus": 9999, "memry": "2GiB", "disk": "8GiB", "memory": "1 kB"}`), 0o600)
+	host := Host{CPUs: 4, Memory: 8 << 30}
+	for _, mend := range []func(*Store) error{
+		func(s *Store) error { _, err := s.Set("cpus", "2"); return err },
+		func(s *Store) error { _, err := s.Unset("memry"); return err },
+		func(s *Store) error { _, err := s.Unset("memory"); return err },
+	} {
+		s, err := Open(path, host)
+		if err == nil || s == nil {
+			t.Fatalf("Open of a bad file = %v, %v; want a store to mend it and an error", s, err)
+		}
+		if err := mend(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Open(path, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := s.Values(); v.CPUs != 2 || v.Disk != 8<<30 {
+		t.Errorf("after mending the values are %+v; want 2 CPUs and what was good before", v)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Paths of the engine in the guest.
@@ -22,7 +23,8 @@ const (
 )
 
 // owned are the keys of daemon.json that guestd answers for: a user's value would cut the engine off.
-var owned = []string{"hosts", "containerd", "data-root", "exec-root", "pidfile", "group"}
+// dockerd reads keys in any case.
+var owned = []string{"hosts", "containerd", "containerd-namespace", "containerd-plugin-namespace", "containerd-plugins-namespace", "data-root", "exec-root", "pidfile", "group"}
 
 // ErrOwned says that a user's daemon.json sets what guestd answers for.
 var ErrOwned = errors.New("cannot be overridden")
@@ -54,7 +56,7 @@ func Merge(user json.RawMessage) ([]byte, error) {
 			return nil, fmt.Errorf("engine settings: %w", err)
 		}
 		for key, value := range theirs {
-			if slices.Contains(owned, key) {
+			if slices.Contains(owned, strings.ToLower(key)) {
 				return nil, fmt.Errorf("engine setting %q %w: Cove sets it itself", key, ErrOwned)
 			}
 			ours, is := all[key].(map[string]any)

@@ -34,13 +34,13 @@ var prune = []string{
 // emptyFolders are where something is mounted or written in a running guest.
 var emptyFolders = []string{"proc", "sys", "dev", "run", "tmp", "var", "mnt", "root", "home", "opt/cni/bin", "opt/containerd", "data", "srv", "media", "usr/local/bin", "usr/libexec"}
 
-// links point from the read-only root to what a running guest writes.
+// links point from the read-only root to what a running guest writes (guestd/internal/boot.RunDir).
 var links = map[string]string{
-	"etc/resolv.conf": "/run/resolv.conf",
-	"etc/hosts":       "/run/hosts",
-	"etc/hostname":    "/run/hostname",
-	"etc/docker":      "/run/docker-config",
-	"etc/containerd":  "/run/containerd-config",
+	"etc/resolv.conf": "/run/cove/resolv.conf",
+	"etc/hosts":       "/run/cove/hosts",
+	"etc/hostname":    "/run/cove/hostname",
+	"etc/docker":      "/run/cove/docker",
+	"etc/containerd":  "/run/cove/containerd",
 	"etc/cni":         "/var/lib/cove/cni",
 	"etc/mtab":        "/proc/self/mounts",
 	"usr/local/sbin":  "bin",
