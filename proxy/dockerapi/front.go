@@ -69,8 +69,6 @@ func New(w Waker, paths Paths, l *slog.Logger) *Front {
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: idleConns,
 			IdleConnTimeout:     idleTimeout,
-			ReadBufferSize:      copyBuffer / 4,
-			WriteBufferSize:     copyBuffer / 4,
 		},
 		FlushInterval: -1, // events, logs and progress are for now
 		BufferPool:    buffers{},
