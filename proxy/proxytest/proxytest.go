@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"testing"
@@ -123,6 +124,84 @@ func Run(t *testing.T, open func(ctx context.Context) (proxy.Conn, Peer, error))
 			}
 		})
 	})
+	t.Run("what was written before a close arrives, at a slow reader too", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			sent := make([]byte, 3<<20+1)
+			rand.Read(sent)
+			wrote := make(chan error, 1)
+			go func() {
+				_, err := from.Write(sent)
+				from.Close()
+				wrote <- err
+			}()
+			var got bytes.Buffer
+			_, err := io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{to}, make([]byte, 5000))
+			if werr := <-wrote; err != nil || werr != nil || !bytes.Equal(got.Bytes(), sent) {
+				t.Errorf("read %d bytes, %v, after Write = %v; want the %d that were written before Close", got.Len(), err, werr, len(sent))
+			}
+		})
+	})
+	t.Run("the last words of one who closes without listening arrive", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			if _, err := to.Write([]byte("never read")); err != nil {
+				t.Fatal("Write:", err)
+			}
+			if _, err := from.Write([]byte("last words")); err != nil {
+				t.Fatal("Write:", err)
+			}
+			from.Close()
+			// Whether an end or an abort comes after them is the system's business.
+			if got, err := io.ReadAll(to); string(got) != "last words" {
+				t.Errorf("read %q, %v; want the last words", got, err)
+			}
+		})
+	})
+	t.Run("a writer to one who gave up reading is not held, and still gets the answer", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			if err := to.CloseRead(); err != nil {
+				t.Fatal("CloseRead:", err)
+			}
+			if _, err := from.Write(make([]byte, 32<<20)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("Write to one who gave up reading hangs; want it to end, well or with an error")
+			}
+			if _, err := to.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read after one's own CloseRead = %v; want an end", err)
+			}
+			if _, err := to.Write([]byte("answer")); err != nil {
+				t.Fatal("Write after CloseRead:", err)
+			}
+			to.CloseWrite()
+			if got, err := io.ReadAll(from); string(got) != "answer" {
+				t.Errorf("read %q, %v; want the answer", got, err)
+			}
+		})
+	})
+	t.Run("several may write at once, and no byte is lost", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			const writers, each = 8, 1 << 20
+			var wg sync.WaitGroup
+			for i := range writers {
+				wg.Go(func() {
+					if _, err := from.Write(bytes.Repeat([]byte{byte(i)}, each)); err != nil {
+						t.Error("Write:", err)
+					}
+				})
+			}
+			ended := make(chan struct{})
+			go func() { defer close(ended); wg.Wait(); from.CloseWrite() }()
+			got, err := io.ReadAll(to)
+			if err != nil {
+				t.Error("Read:", err)
+				from.Close()
+			}
+			<-ended
+			for i := range writers {
+				if n := bytes.Count(got, []byte{byte(i)}); n != each {
+					t.Errorf("%d bytes of writer %d came; want %d", n, i, each)
+				}
+			}
+		})
+	})
 	t.Run("a reader that does not read stops nobody else", func(t *testing.T) {
 		stuck, lazy := pair(t)
 		go stuck.Write(make([]byte, 64<<20)) // ends when the test closes it
@@ -144,6 +223,74 @@ func Run(t *testing.T, open func(ctx context.Context) (proxy.Conn, Peer, error))
 		if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
 			t.Error("Read with a new deadline:", err)
 		}
+	})
+	t.Run("a deadline ends a write that nobody reads, and what it counts has arrived", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			from.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+			n, err := from.Write(make([]byte, 64<<20))
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("Write that nobody reads = %d, %v; want os.ErrDeadlineExceeded", n, err)
+			}
+			from.SetWriteDeadline(time.Now().Add(patience))
+			more := make(chan error, 1)
+			go func() {
+				_, err := from.Write([]byte("more"))
+				more <- errors.Join(err, from.CloseWrite())
+			}()
+			if got, err := io.Copy(io.Discard, struct{ io.Reader }{to}); got != int64(n+4) || err != nil {
+				t.Errorf("read %d bytes, %v; want the %d that Write counted and 4 more", got, err, n)
+			}
+			from.SetWriteDeadline(time.Now().Add(-time.Second)) // nothing is left to wait for
+			if err := <-more; err != nil {
+				t.Error("Write and CloseWrite with a new deadline:", err)
+			}
+		})
+	})
+	t.Run("deadlines between reads lose no byte and hold nobody", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, to proxy.Conn) {
+			const n = 24 << 20
+			go func() { from.Write(make([]byte, n)); from.CloseWrite() }()
+			got, piece := 0, make([]byte, 100_000)
+			for {
+				to.SetReadDeadline(time.Now().Add(-time.Second))
+				m, err := to.Read(piece)
+				got += m
+				if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) && err != io.EOF {
+					t.Fatalf("Read after its deadline = %d, %v; want os.ErrDeadlineExceeded", m, err)
+				}
+				to.SetReadDeadline(time.Now().Add(patience))
+				m, err = to.Read(piece)
+				got += m
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatalf("Read after %d of %d bytes: %v", got, n, err)
+				}
+			}
+			if got != n {
+				t.Errorf("read %d bytes; want %d", got, n)
+			}
+		})
+	})
+	t.Run("one's own close ends what waits", func(t *testing.T) {
+		ways(t, func(t *testing.T, from, _ proxy.Conn) {
+			ended := make(chan error, 2)
+			go func() { _, err := from.Read(make([]byte, 1)); ended <- err }()
+			go func() { _, err := from.Write(make([]byte, 64<<20)); ended <- err }()
+			from.Close()
+			for range 2 {
+				if err := <-ended; !errors.Is(err, net.ErrClosed) {
+					t.Errorf("what waited when its own side closed = %v; want net.ErrClosed", err)
+				}
+			}
+			if _, err := from.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Read after Close = %v; want net.ErrClosed", err)
+			}
+			if _, err := from.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Write after Close = %v; want net.ErrClosed", err)
+			}
+		})
 	})
 	t.Run("closing twice and half-closing twice is no harm", func(t *testing.T) {
 		a, b := pair(t)

@@ -14,15 +14,16 @@ import (
 
 // The handshake, two round trips:
 //
-//	host  → guest  magic, host nonce, service
-//	guest → host   guest nonce, MAC("guest", both nonces, service)
-//	host  → guest  MAC("host", both nonces, service)
+//	host  → guest  magic, host nonce
+//	guest → host   guest nonce, MAC("guest", both nonces)
+//	host  → guest  MAC("host", both nonces, service), length of service, service
 //	guest → host   0, or 1 and why the service is refused
 //
-// The guest proves itself first, so that one who squats the port learns nothing that the real guest
-// would take; fresh nonces from both sides make a recorded handshake worthless.
+// The guest proves itself first, so that one who squats the port learns neither what the host wants
+// nor anything that the real guest would take; fresh nonces from both sides make a recorded handshake
+// worthless.
 const (
-	magic      = "COVE/1\r\n"
+	magic      = "COVE/2\r\n"
 	nonceSize  = 32
 	macSize    = sha256.Size
 	maxService = 64   // longer than any name we have
@@ -57,14 +58,9 @@ func greet(c proxy.Conn, secret Secret, service string) error {
 	if len(service) > maxService {
 		return fmt.Errorf("service name of %d bytes: at most %d", len(service), maxService)
 	}
-	hello := make([]byte, 0, len(magic)+nonceSize+1+len(service))
-	hello = append(hello, magic...)
 	nonce := make([]byte, nonceSize)
 	rand.Read(nonce)
-	hello = append(hello, nonce...)
-	hello = append(hello, byte(len(service)))
-	hello = append(hello, service...)
-	if _, err := c.Write(hello); err != nil {
+	if _, err := c.Write(append([]byte(magic), nonce...)); err != nil {
 		return err
 	}
 	answer := make([]byte, nonceSize+macSize)
@@ -72,10 +68,11 @@ func greet(c proxy.Conn, secret Secret, service string) error {
 		return err
 	}
 	theirs, proof := answer[:nonceSize], answer[nonceSize:]
-	if !hmac.Equal(proof, mac(secret, "guest", nonce, theirs, service)) {
+	if !hmac.Equal(proof, mac(secret, "guest", nonce, theirs, "")) {
 		return ErrNotOurGuest
 	}
-	if _, err := c.Write(mac(secret, "host", nonce, theirs, service)); err != nil {
+	ask := append(mac(secret, "host", nonce, theirs, service), byte(len(service)))
+	if _, err := c.Write(append(ask, service...)); err != nil {
 		return err
 	}
 	var status [1]byte
@@ -99,15 +96,24 @@ func greet(c proxy.Conn, secret Secret, service string) error {
 
 // challenge is the guest's side, up to the host's proof; it returns the service that is asked for.
 func challenge(c io.ReadWriter, secret Secret) (string, error) {
-	hello := make([]byte, len(magic)+nonceSize+1)
+	hello := make([]byte, len(magic)+nonceSize)
 	if _, err := io.ReadFull(c, hello); err != nil {
 		return "", err
 	}
 	if string(hello[:len(magic)]) != magic {
 		return "", ErrNotOurHost
 	}
-	theirs := hello[len(magic) : len(magic)+nonceSize]
-	n := int(hello[len(hello)-1])
+	theirs := hello[len(magic):]
+	nonce := make([]byte, nonceSize, nonceSize+macSize)
+	rand.Read(nonce)
+	if _, err := c.Write(append(nonce, mac(secret, "guest", theirs, nonce, "")...)); err != nil {
+		return "", err
+	}
+	ask := make([]byte, macSize+1)
+	if _, err := io.ReadFull(c, ask); err != nil {
+		return "", err
+	}
+	n := int(ask[macSize])
 	if n > maxService {
 		return "", ErrNotOurHost
 	}
@@ -115,16 +121,7 @@ func challenge(c io.ReadWriter, secret Secret) (string, error) {
 	if _, err := io.ReadFull(c, name); err != nil {
 		return "", err
 	}
-	nonce := make([]byte, nonceSize, nonceSize+macSize)
-	rand.Read(nonce)
-	if _, err := c.Write(append(nonce, mac(secret, "guest", theirs, nonce, string(name))...)); err != nil {
-		return "", err
-	}
-	proof := make([]byte, macSize)
-	if _, err := io.ReadFull(c, proof); err != nil {
-		return "", err
-	}
-	if !hmac.Equal(proof, mac(secret, "host", theirs, nonce, string(name))) {
+	if !hmac.Equal(ask[:macSize], mac(secret, "host", theirs, nonce, string(name))) {
 		return "", ErrNotOurHost
 	}
 	return string(name), nil

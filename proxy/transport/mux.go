@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -8,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -16,12 +16,22 @@ import (
 	"github.com/libp2p/go-yamux/v5"
 )
 
-// A multiplexer over one byte pipe, for where nothing better is there. Both sides say muxMagic and
-// the host's nonce first and skip whatever comes before it: a virtio-serial port still holds the rest
-// of an older session.
+// A multiplexer over one byte pipe, for where nothing better is there. A pipe such as a virtio-serial
+// port outlives its users and holds the rest of what an older one said, cut off anywhere. So:
+//
+//	host  → guest  as many zeros as complete any record, muxMagic, a nonce
+//	guest → host   muxMagic, the same nonce
+//	both           yamux in records: recordMark, length in three bytes, as many bytes
+//
+// Zeros where a record should begin end the guest's old session, and it looks for a new greeting. What
+// containers send is inside of records, where no greeting is looked for.
 const (
 	muxMagic     = "COVEMUX\n"
 	muxNonceSize = 16
+
+	recordMark   = 0xc5
+	recordHeader = 4
+	maxRecord    = 64 << 10 // yamux's largest message, header included
 )
 
 func muxConfig() *yamux.Config {
@@ -31,7 +41,8 @@ func muxConfig() *yamux.Config {
 	c.ConnectionWriteTimeout = 24 * 365 * time.Hour
 	c.InitialStreamWindowSize = 1 << 20
 	c.MaxStreamWindowSize = 4 << 20
-	c.ReadBufSize = 64 << 10
+	c.ReadBufSize = 0 // the records are read through a buffer already
+	c.MaxMessageSize = maxRecord
 	c.AcceptBacklog = 1024
 	c.MaxIncomingStreams = 16 << 10
 	c.LogOutput = io.Discard
@@ -61,7 +72,7 @@ func (l *muxLink) Open(ctx context.Context) (proxy.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &muxConn{Stream: stream}, nil
+	return newMuxConn(stream), nil
 }
 
 // begin starts the session once. A caller who gives up breaks the pipe, since half a greeting is on it.
@@ -73,14 +84,32 @@ func (l *muxLink) begin(ctx context.Context) (*yamux.Session, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { l.rw.Close() })
 	defer stop()
-	nonce := make([]byte, muxNonceSize)
-	rand.Read(nonce)
-	want := append([]byte(muxMagic), nonce...)
-	if _, l.err = l.rw.Write(want); l.err == nil {
-		l.err = skipTo(l.rw, want)
+	greeting := make([]byte, recordHeader+maxRecord, recordHeader+maxRecord+len(muxMagic)+muxNonceSize)
+	greeting = append(greeting, muxMagic...)
+	want := greeting[recordHeader+maxRecord : cap(greeting)]
+	rand.Read(want[len(muxMagic):])
+	// Both at once: the guest may not hear us before it has got rid of its own rest.
+	written := make(chan error, 1)
+	go func() {
+		_, err := l.rw.Write(greeting[:cap(greeting)])
+		if err != nil {
+			l.rw.Close()
+		}
+		written <- err
+	}()
+	in := bufio.NewReaderSize(l.rw, maxRecord)
+	l.err = skipTo(in, want)
+	if l.err != nil {
+		l.rw.Close()
+	}
+	if err := <-written; err != nil {
+		l.err = err
 	}
 	if l.err == nil {
-		l.session, l.err = yamux.Client(&pipeConn{l.rw}, muxConfig(), nil)
+		l.session, l.err = yamux.Client(&records{in: in, out: l.rw, close: l.rw.Close}, muxConfig(), nil)
+	}
+	if ctx.Err() != nil && l.err != nil {
+		l.err = context.Cause(ctx)
 	}
 	if l.err != nil {
 		l.err = fmt.Errorf("begin mux session: %w", l.err)
@@ -100,25 +129,45 @@ func (l *muxLink) Close() error {
 }
 
 // ServeMux serves sessions on a byte pipe, one after the other, until the pipe ends or the context does.
+// A host that begins anew ends the session before it.
 func ServeMux(ctx context.Context, rw io.ReadWriteCloser, srv *Server) error {
 	stop := context.AfterFunc(ctx, func() { rw.Close() })
 	defer stop()
-	greeting := make([]byte, muxNonceSize)
-	if err := skipTo(rw, []byte(muxMagic)); err != nil {
-		return err
+	defer rw.Close()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	in := bufio.NewReaderSize(rw, maxRecord)
+	var writing sync.Mutex
+	for {
+		if err := skipTo(in, []byte(muxMagic)); err != nil {
+			return err
+		}
+		answer := append([]byte(muxMagic), make([]byte, muxNonceSize)...)
+		if _, err := io.ReadFull(in, answer[len(muxMagic):]); err != nil {
+			return err
+		}
+		writing.Lock()
+		_, err := rw.Write(answer)
+		writing.Unlock()
+		if err != nil {
+			return err
+		}
+		r := &records{in: in, out: rw, writing: &writing}
+		r.close = func() error {
+			if r.broken.Load() {
+				return rw.Close() // a read that waits would hold yamux
+			}
+			return nil
+		}
+		session, err := yamux.Server(r, muxConfig(), nil)
+		if err != nil {
+			return fmt.Errorf("serve mux session: %w", err)
+		}
+		// A service that ends slowly holds up no new session.
+		serving.Go(func() { srv.Serve(ctx, muxListener{session}) })
+		<-session.CloseChan()
+		session.Close() // returns when yamux reads the pipe no more
 	}
-	if _, err := io.ReadFull(rw, greeting); err != nil {
-		return err
-	}
-	if _, err := rw.Write(append([]byte(muxMagic), greeting...)); err != nil {
-		return err
-	}
-	session, err := yamux.Server(&pipeConn{rw}, muxConfig(), nil)
-	if err != nil {
-		return fmt.Errorf("serve mux session: %w", err)
-	}
-	defer session.Close()
-	return srv.Serve(ctx, muxListener{session})
 }
 
 type muxListener struct{ s *yamux.Session }
@@ -130,58 +179,23 @@ func (l muxListener) Accept() (proxy.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(net.ErrClosed, err)
 	}
-	return &muxConn{Stream: stream}, nil
-}
-
-// muxConn is a stream whose Close leaves nobody stuck: what is still open is reset after the end of
-// our own side, so no byte already written is lost and a peer that goes on writing gets an error.
-type muxConn struct{ *yamux.Stream }
-
-// deadline gives yamux's timeout the name that net.Conn promises.
-func deadline(n int, err error) (int, error) {
-	if errors.Is(err, yamux.ErrTimeout) {
-		err = os.ErrDeadlineExceeded
-	}
-	return n, err
-}
-
-func (c *muxConn) Read(b []byte) (int, error)  { return deadline(c.Stream.Read(b)) }
-func (c *muxConn) Write(b []byte) (int, error) { return deadline(c.Stream.Write(b)) }
-
-func (c *muxConn) Close() error {
-	err := c.Stream.CloseWrite()
-	return errors.Join(err, c.Stream.Reset())
+	return newMuxConn(stream), nil
 }
 
 // skipTo reads byte by byte past the first occurrence of want.
-func skipTo(r io.Reader, want []byte) error {
+func skipTo(r io.ByteReader, want []byte) error {
 	window := make([]byte, 0, 2*len(want))
-	var b [1]byte
 	for {
-		if _, err := io.ReadFull(r, b[:]); err != nil {
+		b, err := r.ReadByte()
+		if err != nil {
 			return err
 		}
 		if len(window) == cap(window) {
-			window = append(window[:0], window[len(want):]...)
+			window = append(window[:0], window[len(want)+1:]...) // what the end of may yet match
 		}
-		window = append(window, b[0])
+		window = append(window, b)
 		if bytes.HasSuffix(window, want) {
 			return nil
 		}
 	}
 }
-
-// pipeConn makes a net.Conn of a byte pipe. Deadlines do nothing: yamux uses them only to give up on
-// a pipe, and the pipe's owner closes it instead.
-type pipeConn struct{ io.ReadWriteCloser }
-
-func (*pipeConn) LocalAddr() net.Addr              { return pipeAddr{} }
-func (*pipeConn) RemoteAddr() net.Addr             { return pipeAddr{} }
-func (*pipeConn) SetDeadline(time.Time) error      { return nil }
-func (*pipeConn) SetReadDeadline(time.Time) error  { return nil }
-func (*pipeConn) SetWriteDeadline(time.Time) error { return nil }
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe" }

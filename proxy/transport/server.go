@@ -93,6 +93,8 @@ func (s *Server) Serve(ctx context.Context, l Listener) error {
 
 func (s *Server) admit(ctx context.Context, conn proxy.Conn) {
 	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
 	defer func() {
 		// One connection's fault must not take down the process: in the guest it is the first one.
 		if p := recover(); p != nil {
@@ -121,8 +123,6 @@ func (s *Server) admit(ctx context.Context, conn proxy.Conn) {
 		return
 	}
 	defer s.leave(conn)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
 	handler := s.services[name]
 	if handler == nil {
 		refuse(conn, "there is no such service")

@@ -130,22 +130,27 @@ func serve(t *testing.T, f func(context.Context)) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
-// overMux serves a guest on a multiplexer over a socket pair, with the rest of an older session before it.
-func overMux(t *testing.T, g *guest) proxy.Link {
+// pipe is a byte pipe's two ends.
+func pipe(t *testing.T) (host, end net.Conn) {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "pipe"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	host, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
+	if host, err = net.Dial("unix", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	end, err := l.Accept()
-	if err != nil {
+	if end, err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}
+	return host, end
+}
+
+// overMux serves a guest on a multiplexer over a socket pair, with the rest of an older session before it.
+func overMux(t *testing.T, g *guest) proxy.Link {
+	t.Helper()
+	host, end := pipe(t)
 	host.Write([]byte("rest of an older session COVEMU COVEMUX"))
 	end.Write([]byte("\x00\x01\x02 the guest's rest COVEMUX\nCOVE"))
 	serve(t, func(ctx context.Context) { ServeMux(ctx, end, g.Server) })
@@ -183,7 +188,8 @@ func TestStrangersGetNothing(t *testing.T) {
 	if err := SelfTest(ctx, New(link, NewSecret())); !errors.Is(err, ErrNotOurGuest) {
 		t.Errorf("with another secret: %v; want ErrNotOurGuest", err)
 	}
-	for _, says := range []string{"", "GET / HTTP/1.1\r\n\r\n", magic, magic + strings.Repeat("n", nonceSize) + "\xff", magic + strings.Repeat("n", nonceSize) + "\x04echo" + strings.Repeat("p", macSize)} {
+	greeting := magic + strings.Repeat("n", nonceSize)
+	for _, says := range []string{"", "GET / HTTP/1.1\r\n\r\n", magic, greeting, greeting + strings.Repeat("p", macSize) + "\xff", greeting + strings.Repeat("p", macSize) + "\x04echo"} {
 		c, err := link.Open(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -265,8 +271,8 @@ func TestASquatterLearnsNoProof(t *testing.T) {
 	if !errors.Is(err, ErrNotOurGuest) {
 		t.Errorf("Dial = %v; want ErrNotOurGuest", err)
 	}
-	if b := <-heard; len(b) != len(magic)+nonceSize+1+len("docker") {
-		t.Errorf("the squatter heard %d bytes: more than the greeting", len(b))
+	if b := <-heard; len(b) != len(magic)+nonceSize || bytes.Contains(b, []byte("docker")) {
+		t.Errorf("the squatter heard %q; want the magic and a nonce, not the name of a service", b)
 	}
 }
 
@@ -362,10 +368,43 @@ func TestChooseTakesTheFirstThatWorks(t *testing.T) {
 	}
 }
 
+// One who holds a stranger's connection open holds up no end of the server.
+func TestServeEndsWithAStrangerInTheMiddle(t *testing.T) {
+	g := newGuest()
+	g.SetSecret(NewSecret())
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx, unixListener{l}) }()
+	c, err := unixLink{path}.Open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write([]byte(magic + strings.Repeat("n", nonceSize)))
+	if _, err := io.ReadFull(c, make([]byte, nonceSize+macSize)); err != nil {
+		t.Fatal("the challenge:", err)
+	}
+	begun := time.Now()
+	cancel()
+	if err := <-served; err != nil {
+		t.Errorf("Serve = %v; want nil at the end of its context", err)
+	}
+	if took := time.Since(begun); took > handshakePatience/2 {
+		t.Errorf("Serve ended after %s; want it not to wait for a stranger", took)
+	}
+}
+
 func FuzzChallenge(f *testing.F) {
 	secret := NewSecret()
+	greeting := magic + strings.Repeat("n", nonceSize)
 	f.Add([]byte(magic))
-	f.Add([]byte(magic + strings.Repeat("n", nonceSize) + "\x04echo" + strings.Repeat("p", macSize)))
+	f.Add([]byte(greeting + strings.Repeat("p", macSize) + "\x04echo"))
+	f.Add([]byte(greeting + strings.Repeat("p", macSize) + "\xff"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		name, err := challenge(struct {
 			io.Reader
@@ -373,6 +412,28 @@ func FuzzChallenge(f *testing.F) {
 		}{bytes.NewReader(data), io.Discard}, secret)
 		if err == nil {
 			t.Fatalf("%q was let in as %q", data, name)
+		}
+	})
+}
+
+// said is a peer that says what it says, whatever it hears.
+type said struct {
+	proxy.Conn
+	io.Reader
+}
+
+func (s said) Read(b []byte) (int, error)  { return s.Reader.Read(b) }
+func (s said) Write(b []byte) (int, error) { return len(b), nil }
+
+func FuzzGreet(f *testing.F) {
+	secret := NewSecret()
+	f.Add(make([]byte, nonceSize+macSize+1), "docker")
+	f.Add(bytes.Repeat([]byte{1}, nonceSize+macSize+3), "")
+	f.Fuzz(func(t *testing.T, data []byte, service string) {
+		err := greet(said{Reader: bytes.NewReader(data)}, secret, service)
+		var refused *RefusedError
+		if err == nil || errors.As(err, &refused) {
+			t.Fatalf("%q was taken for our guest: %v", data, err)
 		}
 	})
 }
