@@ -31,13 +31,14 @@ func Join(a, b Conn, n *Counters) error {
 	if n == nil {
 		n = new(Counters)
 	}
-	var wg sync.WaitGroup
+	var wg, drains sync.WaitGroup
 	var ab, ba error
-	wg.Go(func() { ab = pipe(b, a, &n.AtoB); abortOn(ab, a, b) })
-	wg.Go(func() { ba = pipe(a, b, &n.BtoA); abortOn(ba, a, b) })
+	wg.Go(func() { ab = pipe(b, a, &n.AtoB, &drains); abortOn(ab, a, b) })
+	wg.Go(func() { ba = pipe(a, b, &n.BtoA, &drains); abortOn(ba, a, b) })
 	wg.Wait()
 	a.Close()
 	b.Close()
+	drains.Wait()
 	if ab != nil && !errors.Is(ab, net.ErrClosed) {
 		return ab
 	}
@@ -54,8 +55,9 @@ func abortOn(err error, a, b Conn) {
 	}
 }
 
-// pipe copies src to dst and ends dst's direction when src ends.
-func pipe(dst, src Conn, n *atomic.Int64) error {
+// pipe copies src to dst and ends dst's direction when src ends. What is thrown away after that runs in
+// drains, until src is closed.
+func pipe(dst, src Conn, n *atomic.Int64, drains *sync.WaitGroup) error {
 	small := make([]byte, smallBuffer)
 	buf := small
 	var large *[]byte
@@ -71,6 +73,9 @@ func pipe(dst, src Conn, n *atomic.Int64) error {
 				// Nobody reads this direction any more. The source is told, so that it stops sending;
 				// the other direction may still carry an answer.
 				src.CloseRead()
+				// A writer that waits for room in a unix socket does not wake up by that on Linux, but when
+				// what it wrote is taken.
+				drains.Go(func() { io.Copy(io.Discard, struct{ io.Reader }{src}) })
 				if gone(werr) {
 					return nil
 				}
