@@ -34,7 +34,7 @@ type bench struct {
 
 func main() {
 	bin := flag.String("bin", "bin", "folder of the built programs")
-	mib := flag.Int64("mib", 64, "bytes moved by the throughput rows, in MiB")
+	mib := flag.Int64("mib", 16, "bytes moved by the throughput rows, in MiB")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
