@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -52,43 +53,39 @@ func (w *Writer) Write(m Message) error {
 }
 
 // Reader reads messages. It is for one goroutine.
-type Reader struct{ r *bufio.Reader }
+type Reader struct {
+	r     *bufio.Reader
+	again []byte // read already, and to be read again
+}
 
 // NewReader returns a Reader on r.
-func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReaderSize(r, 16<<10)} }
+func NewReader(r io.Reader) *Reader { return &Reader{r: bufio.NewReaderSize(r, 16<<10)} }
 
 // Read returns the next message. Bytes that belong to no frame are skipped; so is a frame whose body
-// is not a message. A frame over MaxMessage is ErrTooLarge, and the session should end. Errors of
-// the stream are returned as they are; io.EOF between frames is io.EOF.
+// is not a message, and one that was cut off: the frame after it is read. A frame over MaxMessage is
+// ErrTooLarge, and the session should end. Errors of the stream are returned as they are; io.EOF
+// between frames is io.EOF.
 func (r *Reader) Read() (Message, error) {
 	for {
 		if err := r.sync(); err != nil {
 			return Message{}, err
 		}
-		var size [4]byte
-		if _, err := io.ReadFull(r.r, size[:]); err != nil {
-			return Message{}, err
-		}
-		n := binary.BigEndian.Uint32(size[:])
-		if n > MaxMessage {
-			return Message{}, ErrTooLarge
-		}
-		body := make([]byte, n)
-		if _, err := io.ReadFull(r.r, body); err != nil {
+		taken, whole, err := r.frame()
+		if err != nil {
 			return Message{}, err
 		}
 		var m Message
-		if err := json.Unmarshal(body, &m); err != nil {
-			continue
+		if whole && json.Unmarshal(taken[4:], &m) == nil {
+			return m, nil
 		}
-		return m, nil
+		r.again = append(taken, r.again...) // it may hold the next frame
 	}
 }
 
 // sync reads past the next magic.
 func (r *Reader) sync() error {
 	for matched := 0; matched < len(magic); {
-		b, err := r.r.ReadByte()
+		b, err := r.readByte()
 		if err != nil {
 			return err
 		}
@@ -102,4 +99,43 @@ func (r *Reader) sync() error {
 		}
 	}
 	return nil
+}
+
+// frame reads length and body. A frame that was cut off is not whole: no JSON has a zero byte, and
+// every frame begins with one.
+func (r *Reader) frame() (taken []byte, whole bool, err error) {
+	taken = make([]byte, 0, 512) // grows with what comes, not with what is announced
+	for want := 4; len(taken) < want; {
+		b, err := r.readByte()
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		taken = append(taken, b)
+		switch {
+		case len(taken) > 4 && b == magic[0]:
+			return taken, false, nil
+		case len(taken) == 4:
+			n := binary.BigEndian.Uint32(taken)
+			if n > MaxMessage && bytes.Contains(taken, []byte(magic[:2])) {
+				return taken, false, nil // no length: cut off right after its magic
+			}
+			if n > MaxMessage {
+				return nil, false, ErrTooLarge
+			}
+			want += int(n)
+		}
+	}
+	return taken, true, nil
+}
+
+func (r *Reader) readByte() (byte, error) {
+	if len(r.again) > 0 {
+		b := r.again[0]
+		r.again = r.again[1:]
+		return b, nil
+	}
+	return r.r.ReadByte()
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,18 +62,114 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// A frame that was cut off swallows what follows it up to its length, and then the reader is in step again.
-func TestACutFrameCostsLittle(t *testing.T) {
-	var b bytes.Buffer
-	b.Write(binary.BigEndian.AppendUint32([]byte(magic), 40))
-	b.WriteString(`{"ping":`)
-	w := NewWriter(&b)
-	for id := range uint64(4) {
+// A daemon that dies in the middle of a frame costs that frame alone, wherever it was cut off: what
+// would be lost is the next daemon's hello, and nobody says it twice.
+func TestACutFrameCostsNoOther(t *testing.T) {
+	var whole, next bytes.Buffer
+	NewWriter(&whole).Write(Message{Failed: &Failed{Detail: "cut", Evidence: string(bytes.Repeat([]byte("x\x00"), 5000))}})
+	w := NewWriter(&next)
+	for id := range uint64(3) {
 		w.Write(Message{Ping: &Ping{ID: id}})
 	}
-	m, err := NewReader(&b).Read()
-	if err != nil || m.Ping == nil || m.Ping.ID > 2 {
-		t.Errorf("Read after a cut frame = %+v, %v; want one of the next pings", m, err)
+	cuts := []int{whole.Len() / 2, whole.Len() - 1}
+	for n := range 40 {
+		cuts = append(cuts, n)
+	}
+	for _, n := range cuts {
+		for _, between := range []string{"", "\x00", "\x00C", "\x00CV", "\x00CVE"} {
+			r := NewReader(io.MultiReader(bytes.NewReader(whole.Bytes()[:n]), strings.NewReader(between), bytes.NewReader(next.Bytes())))
+			for id := range uint64(3) {
+				m, err := r.Read()
+				if err != nil || m.Ping == nil || m.Ping.ID != id {
+					t.Fatalf("a frame cut off after %d bytes, then %q: Read = %+v, %v; want ping %d", n, between, m, err, id)
+				}
+			}
+			if _, err := r.Read(); err != io.EOF {
+				t.Errorf("a frame cut off after %d bytes, then %q: Read at the end = %v; want io.EOF", n, between, err)
+			}
+		}
+	}
+}
+
+func TestReadSkips(t *testing.T) {
+	var ping bytes.Buffer
+	NewWriter(&ping).Write(Message{Ping: &Ping{ID: 1}})
+	frame := func(body string) string {
+		return string(binary.BigEndian.AppendUint32([]byte(magic), uint32(len(body)))) + body
+	}
+	for _, row := range []struct{ says, before string }{
+		{"a body that is no JSON", frame("junk")},
+		{"a body that is JSON of another shape", frame(`{"ping":"text"}`)},
+		{"an empty body", frame("")},
+		{"many magics", strings.Repeat(magic, 1000)},
+		{"many zeros", strings.Repeat("\x00", 1000)},
+		{"a length and zeros instead of a body", frame("x")[:8] + strings.Repeat("\x00", 100)},
+	} {
+		m, err := NewReader(strings.NewReader(row.before + ping.String())).Read()
+		if err != nil || m.Ping == nil {
+			t.Errorf("after %s: Read = %+v, %v; want the ping", row.says, m, err)
+		}
+	}
+	// What a later version says more does not hurt.
+	if m, err := NewReader(strings.NewReader(frame(`{"ping":{"id":1,"new":2},"newer":{}}`))).Read(); err != nil || m.Ping == nil {
+		t.Errorf("Read of a newer message = %+v, %v; want the ping in it", m, err)
+	}
+}
+
+func TestReadEnds(t *testing.T) {
+	for _, row := range []struct {
+		says, in string
+		want     error
+	}{
+		{"between frames is an end", "", io.EOF},
+		{"in garbage is an end", "login: \x00CV", io.EOF},
+		{"after a magic is a cut", magic, io.ErrUnexpectedEOF},
+		{"in a length is a cut", magic + "\x00\x00", io.ErrUnexpectedEOF},
+		{"before a body is a cut", magic + "\x00\x00\x00\x05", io.ErrUnexpectedEOF},
+		{"in a body is a cut", magic + "\x00\x00\x00\x05{", io.ErrUnexpectedEOF},
+	} {
+		if _, err := NewReader(strings.NewReader(row.in)).Read(); err != row.want {
+			t.Errorf("an end %s: Read of %q = %v; want %v", row.says, row.in, err, row.want)
+		}
+	}
+}
+
+// Who announces much and sends nothing costs nothing.
+func TestWhatIsAnnouncedIsNotAllocated(t *testing.T) {
+	frame := binary.BigEndian.AppendUint32([]byte(magic), MaxMessage)
+	const rounds = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range rounds {
+		NewReader(bytes.NewReader(frame)).Read()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / rounds; each > MaxMessage/8 {
+		t.Errorf("Read of a length of %d with no bytes allocates %d bytes; want no more than a reader's own", MaxMessage, each)
+	}
+}
+
+func TestSeveralMayWriteAtOnce(t *testing.T) {
+	pr, pw := io.Pipe()
+	w := NewWriter(pw)
+	const writers, each = 8, 50
+	for i := range uint64(writers) {
+		go func() {
+			for j := range uint64(each) {
+				w.Write(Message{Ping: &Ping{ID: i*each + j}})
+			}
+		}()
+	}
+	r, seen := NewReader(pr), map[uint64]bool{}
+	for range writers * each {
+		m, err := r.Read()
+		if err != nil || m.Ping == nil {
+			t.Fatalf("Read = %+v, %v; want a ping", m, err)
+		}
+		seen[m.Ping.ID] = true
+	}
+	if len(seen) != writers*each {
+		t.Errorf("%d pings came; want %d", len(seen), writers*each)
 	}
 }
 
@@ -89,6 +187,48 @@ func FuzzReader(f *testing.F) {
 		}
 		t.Error("more messages than bytes")
 	})
+}
+
+// A frame is found after any bytes whatever, unless they announce one that is too large.
+func FuzzResync(f *testing.F) {
+	var ping bytes.Buffer
+	NewWriter(&ping).Write(Message{Ping: &Ping{ID: 1}})
+	f.Add([]byte(magic))
+	f.Add([]byte(magic + "\x00\x00\x40\x00{"))
+	f.Add([]byte("\x00CV"))
+	f.Fuzz(func(t *testing.T, before []byte) {
+		r := NewReader(io.MultiReader(bytes.NewReader(before), bytes.NewReader(ping.Bytes()), bytes.NewReader(ping.Bytes())))
+		for {
+			m, err := r.Read()
+			if errors.Is(err, ErrTooLarge) || m.Ping != nil && m.Ping.ID == 1 {
+				return
+			}
+			if err != nil {
+				t.Fatalf("after %q: %v; want a ping", before, err)
+			}
+		}
+	})
+}
+
+func TestShellFramesThatAreNone(t *testing.T) {
+	buf := make([]byte, MaxShellFrame)
+	for _, row := range []struct {
+		says, in string
+		buf      []byte
+		want     error
+	}{
+		{"nothing is the end", "", buf, io.EOF},
+		{"a cut head is a cut", "\x01\x00", buf, io.ErrUnexpectedEOF},
+		{"a cut body is a cut", "\x01\x00\x00\x00\x05ab", buf, io.ErrUnexpectedEOF},
+		{"a head without its body is a cut", "\x01\x00\x00\x00\x05", buf, io.ErrUnexpectedEOF},
+		{"a frame over the limit is too large", "\x01\x00\x01\x00\x01", buf, ErrTooLarge},
+		{"four gigabytes are too large", "\x01\xff\xff\xff\xff", buf, ErrTooLarge},
+		{"more than the caller's buffer is too large", "\x01\x00\x00\x00\x03abc", buf[:2], ErrTooLarge},
+	} {
+		if _, _, err := ReadShell(strings.NewReader(row.in), row.buf); !errors.Is(err, row.want) {
+			t.Errorf("%s: ReadShell(%q) = %v; want %v", row.says, row.in, err, row.want)
+		}
+	}
 }
 
 func TestShellFrames(t *testing.T) {

@@ -49,6 +49,9 @@ func ReadShell(r io.Reader, buf []byte) (ShellKind, []byte, error) {
 		return 0, nil, fmt.Errorf("shell frame of %d bytes: %w", n, ErrTooLarge)
 	}
 	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+		if err == io.EOF && n > 0 {
+			err = io.ErrUnexpectedEOF // a head without its body is no end
+		}
 		return 0, nil, err
 	}
 	return ShellKind(head[0]), buf[:n], nil
