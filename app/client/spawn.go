@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
@@ -21,7 +23,7 @@ const spawnPatience = time.Minute
 // one coved stays, and both get it.
 func (c *Client) Ensure(ctx context.Context) error {
 	_, err := c.Status(ctx)
-	if !errors.Is(err, ErrNoDaemon) {
+	if !errors.Is(err, ErrNoDaemon) && !cut(err) {
 		return err
 	}
 	exe, err := daemonPath()
@@ -48,6 +50,11 @@ func (c *Client) Ensure(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	return c.awaitDaemon(ctx, ended, said.Name())
+}
+
+// cut says that coved ended while it was asked: it was killed just now.
+func cut(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // lastChance is how long another coved, started at the same time, may take to answer after ours ended.
