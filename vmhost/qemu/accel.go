@@ -134,7 +134,7 @@ func (d *Driver) identity(version string) string {
 func (d *Driver) remembered(id string) []vmhost.Accelerator {
 	b, err := os.ReadFile(d.Answers)
 	var a answers
-	if err != nil || json.Unmarshal(b, &a) != nil || a.Identity != id || id == "" {
+	if err != nil || json.Unmarshal(b, &a) != nil || a.Identity != id || id == "" || len(a.Tried) == 0 {
 		return nil
 	}
 	return a.Tried

@@ -363,8 +363,11 @@ func (m *machine) startProblem(err error) error {
 }
 
 func lastLine(s string) string {
-	s = s[strings.LastIndexByte(s, '\n')+1:]
-	return strings.TrimPrefix(strings.TrimSuffix(s, "."), "qemu-system-x86_64: ")
+	s = strings.TrimSuffix(s[strings.LastIndexByte(s, '\n')+1:], ".")
+	if program, said, found := strings.Cut(s, ": "); found && strings.HasPrefix(program, "qemu-system-") {
+		return said
+	}
+	return s
 }
 
 // listen takes the monitor's events until QEMU is gone. They must be taken: the monitor's commands wait
