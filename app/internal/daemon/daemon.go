@@ -116,6 +116,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Go(func() { end(front.Serve(serving, docker)) })
 	wg.Go(func() { end(localapi.Serve(serving, local, d)) })
 	wg.Go(func() { d.makeContext(serving) })
+	wg.Go(func() { giveBack(serving) })
 	select {
 	case <-ctx.Done():
 	case <-serving.Done():
