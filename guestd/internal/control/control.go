@@ -57,24 +57,56 @@ type Session struct {
 	SetClock func(time.Time)
 	Shutdown func()
 
-	mu    sync.Mutex
-	out   *protocol.Writer // nil until the host said hello
-	early []protocol.Message
-	gone  bool // the host
+	mu      sync.Mutex
+	out     *protocol.Writer   // nil until the host said hello
+	waiting []protocol.Message // to be written, in order
+	writing bool               // one goroutine writes what waits
+	gone    bool               // the host
 }
 
-// Tell tells the host, now or after its hello.
+// Tell tells the host, now or after its hello, and never waits: a write to a port whose host is gone
+// waits for ever (kernel, virtio_console), and who tells must go on.
 func (s *Session) Tell(m protocol.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
 		return
 	}
-	if s.out == nil {
-		s.early = append(s.early, m)
+	s.waiting = append(s.waiting, m)
+	s.writeLocked()
+}
+
+// writeLocked sees to it that somebody writes what waits.
+func (s *Session) writeLocked() {
+	if s.out == nil || s.writing {
 		return
 	}
-	s.out.Write(m) // a host that is gone is noticed by the reader
+	s.writing = true
+	go func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for len(s.waiting) > 0 {
+			m, out := s.waiting[0], s.out
+			s.waiting = s.waiting[1:]
+			s.mu.Unlock()
+			out.Write(m) // a host that is gone is noticed by the reader
+			s.mu.Lock()
+		}
+		s.writing = false
+	}()
+}
+
+// Flush waits until what was told is written, or until patience is over: a machine that switches itself
+// off has its last word heard.
+func (s *Session) Flush(patience time.Duration) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		s.mu.Lock()
+		done := s.gone || s.out == nil || !s.writing
+		s.mu.Unlock()
+		if done {
+			return
+		}
+	}
 }
 
 // Serve hears the host until it is gone, and returns ErrHostGone then.
@@ -114,31 +146,32 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 	}
 }
 
-// leave says no more to a host that is gone. A write to a port that nobody reads waits for ever
-// (kernel, virtio_console), so the port is closed first, which ends one that waits already.
+// leave says no more to a host that is gone. The port is closed first, which ends a write that waits.
 func (s *Session) leave(port io.Closer) {
 	port.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gone, s.early = true, nil
+	s.gone, s.waiting = true, nil
 }
 
+// welcome answers a hello, before all that waits.
 func (s *Session) welcome(port io.Writer, h protocol.Hello) bool {
+	ours := h.Version == protocol.Version
+	answer := protocol.Message{Welcome: &protocol.Welcome{Version: protocol.Version, Nonce: h.Nonce, Kernel: kernelRelease(), Arch: runtime.GOARCH}}
 	s.mu.Lock()
-	out := protocol.NewWriter(port)
-	out.Write(protocol.Message{Welcome: &protocol.Welcome{Version: protocol.Version, Nonce: h.Nonce, Kernel: kernelRelease(), Arch: runtime.GOARCH}})
-	if h.Version != protocol.Version {
-		s.mu.Unlock()
-		return false
+	if s.out == nil {
+		s.out = protocol.NewWriter(port)
 	}
-	s.out = out
-	for _, m := range s.early {
-		out.Write(m)
+	if !ours {
+		s.waiting = nil // it would not understand
 	}
-	s.early = nil
+	s.waiting = append([]protocol.Message{answer}, s.waiting...)
+	s.writeLocked()
 	s.mu.Unlock()
-	s.Hello(h)
-	return true
+	if ours {
+		s.Hello(h)
+	}
+	return ours
 }
 
 func kernelRelease() string {

@@ -81,3 +81,30 @@ func TestAHostThatIsGoneHoldsNobody(t *testing.T) {
 		t.Fatal("Tell to a host that is gone does not return")
 	}
 }
+
+// The same when it goes in the middle of our first words.
+func TestAHostThatGoesRightAfterTheWelcomeHoldsNobody(t *testing.T) {
+	host, end := net.Pipe()
+	port := &deadPort{Conn: end, eof: make(chan struct{}), closed: make(chan struct{})}
+	s := &Session{Hello: func(protocol.Hello) {}}
+	for _, name := range []string{"one", "two", "three"} {
+		s.Tell(protocol.Message{Step: &protocol.Step{Name: name}})
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(context.Background(), port) }()
+	go protocol.NewWriter(host).Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: "n"}})
+	if m, err := protocol.NewReader(host).Read(); err != nil || m.Welcome == nil {
+		t.Fatalf("first word = %+v, %v; want a welcome", m, err)
+	}
+	// Nobody reads the rest: the write of "one" is held, in the pipe or by the port.
+	close(port.eof)
+	end.SetReadDeadline(time.Unix(1, 0)) // the reader looks again, and sees the end
+	select {
+	case err := <-served:
+		if !errors.Is(err, ErrHostGone) {
+			t.Errorf("Serve = %v; want ErrHostGone", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Serve does not end: a write to a host that is gone holds the reader")
+	}
+}

@@ -171,6 +171,7 @@ func (g *Guest) Run() {
 	cancel()
 	g.shutDown()
 	<-booted
+	g.session.Flush(lastWordPatience)
 }
 
 func (g *Guest) bootFailed(err error) {
@@ -206,6 +207,9 @@ func (g *Guest) openControl(ctx context.Context) error {
 	}()
 	return nil
 }
+
+// lastWordPatience bounds the wait for the host to take what was told last.
+const lastWordPatience = 2 * time.Second
 
 // helloPatience bounds the wait for the host's first word: a host that is there says it at once.
 const helloPatience = 2 * time.Minute
