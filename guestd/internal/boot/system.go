@@ -48,14 +48,18 @@ func Cgroups(context.Context) error {
 
 // sysctls are what containers need or commonly expect of a host.
 var sysctls = map[string]string{
-	"net/ipv4/ip_forward":                "1", // dockerd's nftables back end does not switch it on itself
-	"net/ipv6/conf/all/forwarding":       "1",
-	"net/ipv6/conf/default/forwarding":   "1",
-	"net/ipv4/ip_nonlocal_bind":          "1", // a port published on a host's address is bound here first
-	"net/ipv6/ip_nonlocal_bind":          "1",
-	"net/ipv4/ping_group_range":          "0 2147483647",
-	"net/core/somaxconn":                 "4096",
-	"net/ipv4/neigh/default/gc_thresh3":  "8192",
+	"net/ipv4/ip_forward":               "1", // dockerd's nftables back end does not switch it on itself
+	"net/ipv6/conf/all/forwarding":      "1",
+	"net/ipv6/conf/default/forwarding":  "1",
+	"net/ipv4/ip_nonlocal_bind":         "1", // a port published on a host's address is bound here first
+	"net/ipv6/ip_nonlocal_bind":         "1",
+	"net/ipv4/ping_group_range":         "0 2147483647",
+	"net/core/somaxconn":                "4096",
+	"net/ipv4/neigh/default/gc_thresh3": "8192",
+	// An image that was just unpacked is not synced by the engine: a VM that is cut off loses what is
+	// younger than this, and the kernel's 30 s are long.
+	"vm/dirty_expire_centisecs":          "300",
+	"vm/dirty_writeback_centisecs":       "100",
 	"vm/max_map_count":                   "1048576", // search engines in containers want 262144
 	"vm/overcommit_memory":               "1",
 	"fs/inotify/max_user_watches":        "1048576",
