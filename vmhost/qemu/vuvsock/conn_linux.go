@@ -195,9 +195,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 			c.taken += uint32(n)
 			c.updateLocked()
 			return n, nil
+		case c.peerEnded: // all that it had to say has come, whatever became of it since
+			return 0, io.EOF
 		case c.state == ended && c.err != nil:
 			return 0, c.opError("read", c.err)
-		case c.peerEnded || c.state == ended:
+		case c.state == ended:
 			return 0, io.EOF
 		}
 		c.cond.Wait()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -37,7 +38,8 @@ type Device struct {
 	replies  []packet // control packets for the guest, in order
 	writers  []*Conn  // connections with bytes for the guest, in turn
 	closed   bool
-	tx, rx   chain // used again for every buffer
+	front    *net.UnixConn // the front end that is served
+	tx, rx   chain         // used again for every buffer
 }
 
 // key is a connection's ports.
@@ -119,8 +121,13 @@ func (d *Device) Dial(ctx context.Context, port uint32) (proxy.Conn, error) {
 	}
 	if c.state == connecting {
 		c.endLocked(syscall.ECONNRESET)
-		d.replyLocked(packet{key: k, op: opReset})
-		d.pumpLocked()
+		// A guest that takes nothing must not be left a longer and longer queue by those who try again.
+		asked := len(d.replies)
+		d.replies = slices.DeleteFunc(d.replies, func(p packet) bool { return p.conn == c })
+		if len(d.replies) == asked {
+			d.replyLocked(packet{key: k, op: opReset})
+			d.pumpLocked()
+		}
 		return nil, context.Cause(ctx)
 	}
 	if c.err != nil {
@@ -144,6 +151,9 @@ func (d *Device) Close() {
 	defer d.mu.Unlock()
 	d.closed = true
 	d.resetLocked()
+	if d.front != nil {
+		d.front.Close()
+	}
 }
 
 // resetLocked ends every connection: the guest's driver is gone or begins anew.
@@ -155,17 +165,21 @@ func (d *Device) resetLocked() {
 }
 
 // kicked is called when the guest has given buffers.
-func (d *Device) kicked(i int) {
+func (d *Device) kicked() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if i == txRing {
-		d.drainLocked()
-	}
-	d.pumpLocked()
-	// Room for replies may let the guest be heard again.
-	if i == rxRing && d.rings[txRing].ready() {
+	d.turnLocked()
+}
+
+// turnLocked hears the guest and answers it, until it has said all or must make room for answers.
+func (d *Device) turnLocked() {
+	for tx := &d.rings[txRing]; ; {
 		d.drainLocked()
 		d.pumpLocked()
+		// The answers that have gone made room to hear more, and the guest does not tell twice.
+		if !tx.ready() || len(d.replies) >= maxReplies || tx.waiting() == 0 {
+			return
+		}
 	}
 }
 

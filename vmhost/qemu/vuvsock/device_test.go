@@ -220,8 +220,8 @@ func TestBrokenRings(t *testing.T) {
 			h.put((*[headerSize]byte)(g.buffer(txRing, 0)))
 			g.give(txRing, 0, 0, headerSize+4)
 			breakIt(g)
-			g.d.kicked(txRing)
-			g.d.kicked(rxRing)
+			g.d.kicked()
+			g.d.kicked()
 			g.d.Close()
 		})
 	}
@@ -251,8 +251,8 @@ func FuzzRings(f *testing.F) {
 		d.mu.Unlock()
 		le.PutUint32(mem[part(txRing, 1):], txHead)
 		le.PutUint32(mem[part(rxRing, 1):], rxHead)
-		d.kicked(txRing)
-		d.kicked(rxRing)
+		d.kicked()
+		d.kicked()
 	})
 }
 
@@ -265,7 +265,7 @@ func FuzzFrontEnd(f *testing.F) {
 		defer d.Close()
 		s := &session{d: d}
 		s.handle(&message{request: request % 64, flags: flagNeedReply, body: body})
-		d.kicked(txRing)
-		d.kicked(rxRing)
+		d.kicked()
+		d.kicked()
 	})
 }

@@ -40,6 +40,7 @@ func newMemory(t testing.TB) []byte {
 func newDevice(t testing.TB, mem []byte) *Device {
 	t.Helper()
 	d := New(testCID, slog.New(slog.DiscardHandler))
+	t.Cleanup(d.Close) // before its memory goes
 	d.mem = memory{{gpa: guestBase, size: memorySize, uaddr: userBase, mem: mem}}
 	for i := range d.rings {
 		r := &d.rings[i]
@@ -100,7 +101,7 @@ func (g *guest) send(h header, body []byte) {
 	h.put((*[headerSize]byte)(b))
 	copy(b[headerSize:], body)
 	g.give(txRing, i, 0, headerSize+len(body))
-	g.d.kicked(txRing)
+	g.d.kicked()
 	g.take()
 }
 
@@ -118,6 +119,6 @@ func (g *guest) take() {
 		g.bodies = append(g.bodies, append([]byte(nil), b[headerSize:n]...))
 		g.seen++
 		g.give(rxRing, i, descWrite, bufferSize)
-		g.d.kicked(rxRing)
+		g.d.kicked()
 	}
 }

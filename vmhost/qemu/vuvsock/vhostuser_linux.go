@@ -48,14 +48,21 @@ const (
 	protocolFeatures = 1<<0 | 1<<3 | 1<<9              // MQ, REPLY_ACK, CONFIG
 )
 
-// Serve talks to a front end until it goes away; then every connection is reset, what it gave is let
+// Serve talks to a front end until it goes away or the device is closed; then every connection is reset, what it gave is let
 // go, and the device can serve another one. A front end that breaks the protocol is an error.
 func (d *Device) Serve(conn *net.UnixConn) error {
 	s := &session{d: d, conn: conn}
 	defer s.end()
+	d.mu.Lock()
+	closed := d.closed
+	d.front = conn
+	d.mu.Unlock()
+	if closed {
+		return net.ErrClosed
+	}
 	for {
 		m, err := s.read()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
@@ -181,7 +188,7 @@ func (s *session) end() {
 		d.rings[i] = ring{call: -1}
 	}
 	d.mem.unmap()
-	d.mem = nil
+	d.mem, d.front = nil, nil
 	d.mu.Unlock()
 	s.conn.Close()
 	s.wg.Wait()
@@ -189,7 +196,7 @@ func (s *session) end() {
 
 func number(v uint64) []byte { return le.AppendUint64(nil, v) }
 
-var errShort = errors.New("message too short")
+var errShort = errors.New("too short")
 
 // handle does what a request asks. A nil answer is none.
 func (s *session) handle(m *message) ([]byte, error) {
@@ -291,6 +298,12 @@ func (d *Device) setMemoryLocked(m *message) error {
 			fresh.unmap()
 			return fmt.Errorf("region of %d bytes at %#x", r.size, r.gpa)
 		}
+		// A page that the file does not have ends the process that touches it.
+		var st unix.Stat_t
+		if err := unix.Fstat(m.fds[i], &st); err != nil || uint64(st.Size) < offset+r.size {
+			fresh.unmap()
+			return fmt.Errorf("region of %d bytes at %d of a file of %d bytes: %w", r.size, offset, st.Size, errShort)
+		}
 		var err error
 		r.mapping, err = unix.Mmap(m.fds[i], int64(page), int(r.size+offset-page), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
 		if err != nil {
@@ -321,6 +334,9 @@ func (s *session) ringLocked(request uint32, r *ring, i uint32, b []byte) ([]byt
 			return nil, fmt.Errorf("ring of %d entries", value)
 		}
 		r.num = value
+		// What was found for another number is too small for this one.
+		r.addressed = false
+		r.desc, r.avail, r.used = nil, nil, nil
 	case reqSetVringBase:
 		r.last = uint16(value)
 	case reqSetVringAddr:
@@ -333,8 +349,7 @@ func (s *session) ringLocked(request uint32, r *ring, i uint32, b []byte) ([]byt
 	case reqSetVringEnable:
 		r.enabled = value != 0
 		if r.enabled {
-			d.drainLocked()
-			d.pumpLocked()
+			d.turnLocked()
 		}
 	case reqGetVringBase:
 		// The front end stops the ring: the guest's driver goes away or begins anew.
@@ -383,7 +398,7 @@ func (s *session) setKickLocked(i, fd int) error {
 			if _, err := kick.Read(b[:]); err != nil {
 				return
 			}
-			s.d.kicked(i)
+			s.d.kicked()
 		}
 	})
 	return nil
