@@ -98,6 +98,7 @@ func TestZ03HypervisorKilledRestartsOnce(t *testing.T) {
 func TestZ04GuestPanicRestarts(t *testing.T) {
 	eventually(t, "running", func() bool { return phase() == "running" })
 	pid := one(t, "qemu-system")
+	keep(t)
 	// For the disk a panic is a pulled plug, and the engine does not sync the images that it unpacks.
 	output(t, cove("shell", "--", "sync"))
 	cove("shell", "--", "sh", "-c", "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger").Run()
