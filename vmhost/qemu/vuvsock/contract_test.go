@@ -60,8 +60,9 @@ func reads(c net.Conn) chan error {
 func TestADriverThatBeginsAnew(t *testing.T) {
 	d := newQuietDevice(t)
 	g := boot(t, d, true)
-	c, _, err := opener(d, g)(context.Background())
+	c, peer, err := opener(d, g)(context.Background())
 	must(t, err)
+	defer peer.Close() // and not when the collector finds it
 	c.SetDeadline(time.Now().Add(time.Minute))
 	ended := reads(c)
 	g.reset()
@@ -77,8 +78,9 @@ func TestAFrontEndThatGoesAndComes(t *testing.T) {
 	for range 3 {
 		g := boot(t, d, true)
 		echoes(t, d, g)
-		c, _, err := opener(d, g)(context.Background())
+		c, peer, err := opener(d, g)(context.Background())
 		must(t, err)
+		defer peer.Close() // and not when the collector finds it
 		c.SetDeadline(time.Now().Add(time.Minute))
 		ended := reads(c)
 		g.front.Close()
@@ -100,8 +102,9 @@ func TestAFrontEndThatGoesAndComes(t *testing.T) {
 func TestCloseEndsTheServing(t *testing.T) {
 	d := newQuietDevice(t)
 	g := boot(t, d, true)
-	c, _, err := opener(d, g)(context.Background())
+	c, peer, err := opener(d, g)(context.Background())
 	must(t, err)
+	defer peer.Close() // and not when the collector finds it
 	c.SetDeadline(time.Now().Add(time.Minute))
 	ended := reads(c)
 	d.Close()
@@ -382,8 +385,9 @@ func TestARingOfNonsense(t *testing.T) {
 		t.Run(row.says, func(t *testing.T) {
 			d := newQuietDevice(t)
 			g := boot(t, d, false)
-			c, _, err := opener(d, g)(context.Background())
+			c, peer, err := opener(d, g)(context.Background())
 			must(t, err)
+			defer peer.Close() // and not when the collector finds it
 			c.SetDeadline(time.Now().Add(time.Minute))
 			g.txMu.Lock()
 			before := g.txAvail

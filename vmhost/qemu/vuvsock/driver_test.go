@@ -431,7 +431,7 @@ func (g *driver) hear(h header, body []byte) {
 	g.mu.Unlock()
 	if c == nil {
 		if h.op != opReset {
-			go g.send(header{srcPort: h.dstPort, dstPort: h.srcPort, op: opReset}, nil)
+			g.loops.Go(func() { g.send(header{srcPort: h.dstPort, dstPort: h.srcPort, op: opReset}, nil) })
 		}
 		return
 	}
@@ -516,7 +516,7 @@ func (c *guestConn) hear(h header, body []byte) {
 	case opReset:
 		c.dead = true
 	case opCreditRequest:
-		go c.say(opCreditUpdate, 0, nil)
+		c.g.loops.Go(func() { c.say(opCreditUpdate, 0, nil) })
 	}
 	c.cond.Broadcast()
 }
