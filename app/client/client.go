@@ -156,6 +156,12 @@ func (c *Client) Image(ctx context.Context) (api.Image, error) {
 	return i, c.call(ctx, "GET", "/image", nil, &i)
 }
 
+// ImportDisk makes the data disk of an image file, given by its absolute path.
+func (c *Client) ImportDisk(ctx context.Context, path string) (api.Disk, error) {
+	var d api.Disk
+	return d, c.call(ctx, "POST", "/disk/import", map[string]string{"path": path}, &d)
+}
+
 // Logs copies a log to w: its last lines (0: all that is kept) and, if asked, those that come.
 func (c *Client) Logs(ctx context.Context, w io.Writer, name string, tail int, follow bool) error {
 	q := url.Values{"tail": {strconv.Itoa(tail)}, "follow": {strconv.FormatBool(follow)}}

@@ -286,6 +286,24 @@ func TestZ11WhatCannotStartExplainsItself(t *testing.T) {
 	kept(t)
 }
 
+func TestZ12ABackupOfTheDiskComesBack(t *testing.T) {
+	keep(t)
+	output(t, cove("stop"))
+	disk := filepath.Join(world.home, "vm", "default", "data.raw")
+	backup := filepath.Join(world.work, "backup.qcow2")
+	output(t, command("qemu-img", "convert", "-O", "qcow2", disk, backup))
+	out, _ := failure(t, cove("disk", "import", backup))
+	contains(t, "an import over a disk that is there", out, disk)
+	if err := os.Remove(disk); err != nil {
+		t.Fatal(err)
+	}
+	output(t, cove("disk", "import", backup))
+	output(t, cove("start"))
+	kept(t)
+	out, _ = failure(t, cove("disk", "import", backup))
+	contains(t, "an import while the engine runs", out, "cove stop")
+}
+
 // Quit ends everything; it is the last test and TestMain checks that nothing is left.
 func TestZ99QuitRestoresTheContext(t *testing.T) {
 	output(t, cove("quit"))

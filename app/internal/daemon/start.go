@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/internal/lifecycle"
+	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/transport"
@@ -182,14 +184,10 @@ func (d *Daemon) spec() (vmhost.Spec, protocol.Config, error) {
 		return vmhost.Spec{}, protocol.Config{}, err
 	}
 	v := s.Values()
-	folder := v.DataFolder
-	if folder == "" {
-		folder = d.home.Dir("vm", profile)
-	}
 	return vmhost.Spec{
 		Name: profile, CPUs: v.CPUs, Memory: v.Memory, Accelerator: v.Accelerator,
 		Cmdline: []string{"quiet"},
-		Data:    filepath.Join(folder, "data.raw"),
+		Data:    d.dataDisk(v),
 		RunDir:  d.home.Dir("run"),
 	}, protocol.Config{Hostname: "cove", Engine: v.Engine}, nil
 }
@@ -216,6 +214,43 @@ func (d *Daemon) prepareDisk(ctx context.Context, path string) error {
 		d.log.Info("data disk", "path", path, "change", c)
 	}
 	return err
+}
+
+// ImportDisk makes the data disk of an image file: see localapi.Core. A disk that is there is never
+// replaced, and one in use least of all.
+func (d *Daemon) ImportDisk(ctx context.Context, path string) (api.Disk, error) {
+	state, _ := d.life.State()
+	if state.Phase != api.Stopped && state.Phase != api.Failed {
+		return api.Disk{}, &api.Error{Failure: api.Failure{Cause: api.CauseInvalid, Summary: fmt.Sprintf("The engine is %s, and its data disk in use.", state.Phase), Remedy: "Stop it with `cove stop`, then import."}}
+	}
+	d.settingsLock.Lock()
+	s, err := d.store()
+	d.settingsLock.Unlock()
+	if err != nil {
+		return api.Disk{}, err
+	}
+	to := d.dataDisk(s.Values())
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return api.Disk{}, fmt.Errorf("make the data folder: %w", err)
+	}
+	err = disk.Import(ctx, path, to, s.Values().Disk)
+	if errors.Is(err, fs.ErrExist) {
+		err = &api.Error{Failure: api.Failure{Cause: api.CauseInvalid, Summary: "There is a data disk already: " + to + ".", Remedy: "Move it away first; nothing replaces it."}}
+	}
+	if err != nil {
+		return api.Disk{}, failure(err)
+	}
+	u, err := disk.UsageOf(to)
+	return api.Disk{Path: to, Size: u.Size, Allocated: u.Allocated}, err
+}
+
+// dataDisk is where the settings put the data disk.
+func (d *Daemon) dataDisk(v settings.Values) string {
+	folder := v.DataFolder
+	if folder == "" {
+		folder = d.home.Dir("vm", profile)
+	}
+	return filepath.Join(folder, "data.raw")
 }
 
 // happened keeps what the machine tells while it runs.

@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,8 @@ type Core interface {
 	Set(key, value string) (api.SettingChange, error)
 	Unset(key string) (api.SettingChange, error)
 
+	// ImportDisk makes the data disk of an image file, where there is no data disk yet.
+	ImportDisk(ctx context.Context, path string) (api.Disk, error)
 	Image(ctx context.Context) (api.Image, error)
 	// Logs writes the last lines of a log (0: all that is kept) and, if asked, those that come.
 	Logs(ctx context.Context, w io.Writer, name string, tail int, follow bool) error
@@ -88,6 +91,7 @@ func Handler(core Core) http.Handler {
 		"PUT /v1/settings/{key}":    h.set,
 		"DELETE /v1/settings/{key}": h.unset,
 		"GET /v1/image":             h.image,
+		"POST /v1/disk/import":      h.importDisk,
 		"GET /v1/logs/{name}":       h.logs,
 		"POST /v1/shell":            h.shell,
 		"POST /v1/diag/transport":   h.measure,
@@ -257,6 +261,20 @@ func (h handlers) unset(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, c)
+}
+
+func (h handlers) importDisk(w http.ResponseWriter, r *http.Request) error {
+	var body struct {
+		Path string `json:"path"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxValue)).Decode(&body); err != nil || !filepath.IsAbs(body.Path) {
+		return invalid(`The body must be {"path": "…"} with an absolute path.`)
+	}
+	d, err := h.core.ImportDisk(r.Context(), body.Path)
+	if err != nil {
+		return err
+	}
+	return answer(w, d)
 }
 
 func (h handlers) image(w http.ResponseWriter, r *http.Request) error {

@@ -102,6 +102,10 @@ func (c *core) Unset(key string) (api.SettingChange, error) {
 func (c *core) Image(context.Context) (api.Image, error) {
 	return api.Image{Digest: "sha256:d"}, c.ask("image")
 }
+func (c *core) ImportDisk(_ context.Context, path string) (api.Disk, error) {
+	return api.Disk{Path: "/disk"}, c.ask("import %s", path)
+}
+
 func (c *core) Measure(_ context.Context, n int64) (api.Measured, error) {
 	return api.Measured{Link: "vsock", Bytes: n}, c.ask("measure %d", n)
 }
@@ -235,6 +239,7 @@ var routes = []struct {
 	{"GET", "/v1/image", "", "image", 200, `"digest": "sha256:d"`},
 	{"GET", "/v1/logs/dockerd", "", "logs dockerd 0 false", 200, "old\n"},
 	{"GET", "/v1/logs/dockerd?tail=7&follow=false", "", "logs dockerd 7 false", 200, "old\n"},
+	{"POST", "/v1/disk/import", `{"path": "/backup.qcow2"}`, "import /backup.qcow2", 200, `"path": "/disk"`},
 	{"POST", "/v1/diag/transport?bytes=1048576", "", "measure 1048576", 200, `"link": "vsock"`},
 }
 
@@ -350,6 +355,7 @@ func TestWhatIsNotThereAndWhatMakesNoSense(t *testing.T) {
 		{"a value has a limit", "PUT", "/v1/settings/engine", `{"value":"` + strings.Repeat("x", 300<<10) + `"}`, 400, api.CauseInvalid},
 		{"tail is a number", "GET", "/v1/logs/coved?tail=x", "", 400, api.CauseInvalid},
 		{"tail is not negative", "GET", "/v1/logs/coved?tail=-1", "", 400, api.CauseInvalid},
+		{"an import has an absolute path", "POST", "/v1/disk/import", `{"path": "backup.qcow2"}`, 400, api.CauseInvalid},
 		{"a measurement has a size", "POST", "/v1/diag/transport", "", 400, api.CauseInvalid},
 		{"a measurement of nothing makes no sense", "POST", "/v1/diag/transport?bytes=0", "", 400, api.CauseInvalid},
 		{"a measurement has a limit", "POST", "/v1/diag/transport?bytes=1073741825", "", 400, api.CauseInvalid},
