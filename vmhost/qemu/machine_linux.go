@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -281,7 +282,8 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 		return nil, m.startProblem(err)
 	}
 	os.Remove(socket) // one user, and he is in
-	m.closers = append(l.closers, watch)
+	// The control port stays open for the guest's last words; its reader closes it when he has them.
+	m.closers = append(slices.DeleteFunc(l.closers, func(c io.Closer) bool { return c == io.Closer(control) }), watch)
 	var out io.Writer = io.Discard
 	if spec.Console != nil {
 		out = spec.Console

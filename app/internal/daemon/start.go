@@ -163,7 +163,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	})
 	stage("booting")
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), told: stage, done: make(chan struct{})}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{})}
 	go v.hear()
 	go v.watch(console)
 	go v.out.Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Secret: v.secret.RevealSecretBytes(), Time: time.Now(), Config: config}})
@@ -291,6 +291,7 @@ type vm struct {
 	told    func(stage string)
 
 	word      chan struct{} // closed at the guest's first word
+	heard     chan struct{} // closed after its last
 	listening chan protocol.Listening
 	ready     chan struct{}
 	failed    chan api.Failure
@@ -316,6 +317,8 @@ func (v *vm) Dial(ctx context.Context, service string) (proxy.Conn, error) {
 
 // hear takes the guest's words until the port closes.
 func (v *vm) hear() {
+	defer close(v.heard)
+	defer v.machine.Control().Close()
 	in := protocol.NewReader(v.machine.Control())
 	var once sync.Once
 	for {
@@ -426,12 +429,7 @@ func (v *vm) await(ctx context.Context) error {
 		case f := <-v.failed:
 			return &api.Error{Failure: f}
 		case <-v.machine.Done():
-			select { // what the guest said last is the better reason
-			case f := <-v.failed:
-				return &api.Error{Failure: f}
-			default:
-				return &api.Error{Failure: *ended(v.machine.Exit())}
-			}
+			return v.because(*ended(v.machine.Exit()))
 		case <-timer.C:
 			return &api.Error{Failure: v.silence()}
 		case <-word:
@@ -444,7 +442,7 @@ func (v *vm) await(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				return &api.Error{Failure: api.Failure{Cause: api.CauseTransport, Summary: "No way to the guest works: " + err.Error() + ".", Remedy: "See `cove logs coved`.", Evidence: v.d.tailOf("console", 20)}}
+				return v.because(api.Failure{Cause: api.CauseTransport, Summary: "No way to the guest works: " + err.Error() + ".", Remedy: "See `cove logs coved`.", Evidence: v.d.tailOf("console", 20)})
 			}
 			ready = v.ready
 		case <-ready:
@@ -453,6 +451,25 @@ func (v *vm) await(ctx context.Context) error {
 			v.mu.Unlock()
 			return nil
 		}
+	}
+}
+
+// lastWords is how long a guest that fails may take to say why.
+const lastWords = 2 * time.Second
+
+// because is why a start failed: what the guest says of it, if it says something, and else what was seen.
+func (v *vm) because(seen api.Failure) error {
+	select {
+	case f := <-v.failed:
+		return &api.Error{Failure: f}
+	case <-v.heard:
+	case <-time.After(lastWords):
+	}
+	select {
+	case f := <-v.failed:
+		return &api.Error{Failure: f}
+	default:
+		return &api.Error{Failure: seen}
 	}
 }
 
@@ -499,6 +516,10 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 // watch lets go of what belongs to the machine when it ends.
 func (v *vm) watch(console io.Closer) {
 	<-v.machine.Done()
+	select {
+	case <-v.heard: // its last words may say why it ended
+	case <-time.After(lastWords):
+	}
 	console.Close()
 	close(v.done)
 }
