@@ -68,8 +68,8 @@ type Machine interface {
 	Accelerator() Accelerator
 
 	// Control is the root-only control port of guestd/protocol. Closing it tells the guest that
-	// the host is gone. One connection for the life of the machine, and the caller's to close: what the
-	// guest said last can be read after Done.
+	// the host is gone. One connection for the life of the machine, and the caller's to close: a
+	// driver whose port outlives its machine (QEMU's does) leaves what the guest said last to be read.
 	Control() proxy.Conn
 
 	// Links are the ways to the guest's service listener, best first. Not all may work: the
