@@ -18,18 +18,23 @@ finish() {
 trap finish EXIT
 
 go test -c -tags e2e -o "$work/e2e.test" ./app/e2e
+go test -c -tags e2e -o "$work/qemu.test" ./vmhost/qemu
 CGO_ENABLED=0 go build -trimpath -o "$work/probe" ./app/e2e/probe
 mkdir "$work/bin"
 cp -a --reflink=auto bin/. "$work/bin/"
 cp /bin/busybox "$work/busybox"
 
-args=(-test.v -test.timeout 40m -test.run "$run")
+# as_user runs a command of ours as an ordinary user.
+settings=(COVE_E2E="$work" COVE_IMAGE_DIR="$work/bin/image" COVE_ACCELERATOR=tcg)
+as_user() { env "${settings[@]}" "$@"; }
 if [ "$(id -u)" = 0 ]; then
 	id cove-test >/dev/null 2>&1 || useradd --create-home --shell /bin/bash cove-test
 	chown -R cove-test: "$work"
 	cd "$work"
-	runuser -u cove-test -- env -i HOME=/home/cove-test PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin TMPDIR="$work" \
-		COVE_E2E="$work" "$work/e2e.test" "${args[@]}"
-else
-	COVE_E2E="$work" "$work/e2e.test" "${args[@]}"
+	as_user() {
+		runuser -u cove-test -- env -i HOME=/home/cove-test PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin TMPDIR="$work" "${settings[@]}" "$@"
+	}
 fi
+as_user "$work/e2e.test" -test.v -test.timeout 40m -test.run "$run"
+# The contract of a machine on the real QEMU; that accelerators are proven the tests above have shown.
+as_user "$work/qemu.test" -test.v -test.timeout 20m -test.run '^TestContract$'

@@ -36,6 +36,10 @@ const (
 	ServiceEcho   = "echo"   // sends back all it gets, then ends its side: the self-test of half-close
 	ServiceSink   = "sink"   // reads to the end, then answers the count as 8 bytes big-endian
 	ServiceSource = "source" // reads a count as 8 bytes big-endian, then sends so many bytes
+
+	ServiceAsks     = "asks"     // frames both ways: the guest's Asks and the host's Answers; one at a time, a new one ends the older
+	ServiceConnect  = "connect"  // a connection out of the guest's own network: see ConnectRequest
+	ServiceCallback = "callback" // the host's side of an Open: see CallbackRequest
 )
 
 // Message is one frame on the control port. Exactly one field is set.
@@ -55,6 +59,10 @@ type Message struct {
 	Failed    *Failed    `json:"failed,omitempty"`
 	Pong      *Pong      `json:"pong,omitempty"`
 	Stopping  *Stopping  `json:"stopping,omitempty"`
+
+	// On a connection to ServiceAsks, from the guest and from the host.
+	Ask    *Ask    `json:"ask,omitempty"`
+	Answer *Answer `json:"answer,omitempty"`
 }
 
 // Hello opens a session. A second Hello, with another nonce, opens a new session with a new secret:
@@ -73,6 +81,8 @@ type Config struct {
 	// Engine is merged over guestd's own daemon.json, key by key; what guestd must own (hosts,
 	// containerd, data-root, pidfile, exec-root) is refused by the host's settings before it gets here.
 	Engine json.RawMessage `json:"engine,omitempty"`
+	// Shares are the host's folders that the guest mounts, each at its path on the host.
+	Shares []Share `json:"shares,omitempty"`
 	// ShutdownSeconds bounds how long an ordered stop of the engine may take; 0 means guestd's default.
 	ShutdownSeconds int `json:"shutdownSeconds,omitempty"`
 }
