@@ -1,5 +1,10 @@
 package protocol
 
+import (
+	"strconv"
+	"strings"
+)
+
 // ShareTag is the name under which the guest mounts the host's folders (virtiofs). Below its root is a
 // folder for each of Config.Shares, named by its index: "0", "1", ….
 const ShareTag = "cove"
@@ -75,16 +80,28 @@ type Open struct {
 // HostServiceSSHAgent is the user's ssh agent.
 const HostServiceSSHAgent = "ssh-agent"
 
-// CallbackRequest is the first line (JSON, newline) on a ServiceCallback connection; what follows are the
-// bytes of the host's service and of who waits for it.
-type CallbackRequest struct {
-	Call uint64 `json:"call"`
+// A service's name may be followed by an argument after a slash: see proxy/transport.
+
+// ConnectService names a connection out of the guest's own network to an IP:port there. For "tcp" it
+// carries the bytes, with half-close both ways; for "udp" it is one flow: datagrams both ways, each after
+// its length as 2 bytes big-endian. The guest refuses what it cannot connect to.
+func ConnectService(network, address string) string {
+	return ServiceConnect + "/" + network + "/" + address
 }
 
-// ConnectRequest is the first line (JSON, newline) on a ServiceConnect connection. For "tcp" the bytes of
-// the connection follow, with half-close both ways. For "udp" it is one flow: datagrams both ways, each
-// after its length as 2 bytes big-endian. The guest refuses (proxy/transport) what it cannot connect to.
-type ConnectRequest struct {
-	Network string `json:"network"` // "tcp" or "udp"
-	Address string `json:"address"` // IP:port
+// ParseConnect takes the argument of ConnectService apart.
+func ParseConnect(argument string) (network, address string) {
+	network, address, _ = strings.Cut(argument, "/")
+	return network, address
+}
+
+// CallbackService names the host's side of an Open: what follows are the bytes of the host's service and
+// of who waits for it in the guest.
+func CallbackService(call uint64) string {
+	return ServiceCallback + "/" + strconv.FormatUint(call, 10)
+}
+
+// ParseCallback takes the argument of CallbackService apart.
+func ParseCallback(argument string) (call uint64, err error) {
+	return strconv.ParseUint(argument, 10, 64)
 }

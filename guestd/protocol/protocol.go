@@ -38,8 +38,8 @@ const (
 	ServiceSource = "source" // reads a count as 8 bytes big-endian, then sends so many bytes
 
 	ServiceAsks     = "asks"     // frames both ways: the guest's Asks and the host's Answers; one at a time, a new one ends the older
-	ServiceConnect  = "connect"  // a connection out of the guest's own network: see ConnectRequest
-	ServiceCallback = "callback" // the host's side of an Open: see CallbackRequest
+	ServiceConnect  = "connect"  // a connection out of the guest's own network: see ConnectService
+	ServiceCallback = "callback" // the host's side of an Open: see CallbackService
 )
 
 // Message is one frame on the control port. Exactly one field is set.

@@ -26,7 +26,7 @@ const (
 	magic      = "COVE/2\r\n"
 	nonceSize  = 32
 	macSize    = sha256.Size
-	maxService = 64   // longer than any name we have
+	maxService = 128  // longer than any name we have with its argument, such as an IPv6 address
 	maxRefusal = 1024 // bytes of a sentence
 )
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -123,19 +124,29 @@ func (s *Server) admit(ctx context.Context, conn proxy.Conn) {
 		return
 	}
 	defer s.leave(conn)
+	name, argument, _ := strings.Cut(name, "/")
 	handler := s.services[name]
 	if handler == nil {
 		refuse(conn, "there is no such service")
 		return
 	}
-	handler(&pending{Conn: conn})
+	handler(&pending{Conn: conn, argument: argument})
 }
 
 // pending answers the handshake when the handler first writes, reads, or refuses.
 type pending struct {
 	proxy.Conn
-	once sync.Once
-	err  error
+	argument string
+	once     sync.Once
+	err      error
+}
+
+// Argument is what the caller asked for after the service's name and a slash: "x/y" for "name/x/y".
+func Argument(conn proxy.Conn) string {
+	if p, ok := conn.(*pending); ok {
+		return p.argument
+	}
+	return ""
 }
 
 // Refuse tells the caller why he does not get the service. It is for a Handler, before anything else.
