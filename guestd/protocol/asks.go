@@ -49,10 +49,15 @@ const (
 )
 
 // Held opens a session of asks: these bindings are wanted and no others. The host lets go of what is not
-// in the list and makes what is missing; the Answer has the error of the first that failed.
+// in the list and makes what is missing; the Answer has the error of those that failed. A long list comes
+// in pieces of MaxHeld, each after the other's Answer, all but the last with More.
 type Held struct {
 	Binds []Bind `json:"binds"`
+	More  bool   `json:"more,omitempty"`
 }
+
+// MaxHeld is how many bindings one Held names: a message of them stays well below MaxMessage.
+const MaxHeld = 500
 
 // Bind asks for a listener on an address of the host, whose traffic the host carries to Target by
 // ServiceConnect. When the Answer comes the host listens.

@@ -81,6 +81,8 @@ type Config struct {
 	// Engine is merged over guestd's own daemon.json, key by key; what guestd must own (hosts,
 	// containerd, data-root, pidfile, exec-root) is refused by the host's settings before it gets here.
 	Engine json.RawMessage `json:"engine,omitempty"`
+	// PublishAddress is where a published port is bound that names no address of the host. Empty: everywhere.
+	PublishAddress string `json:"publishAddress,omitempty"`
 	// Shares are the host's folders that the guest mounts, each at its path on the host.
 	Shares []Share `json:"shares,omitempty"`
 	// ShutdownSeconds bounds how long an ordered stop of the engine may take; 0 means guestd's default.

@@ -21,6 +21,8 @@ func TestEveryMessageComesBack(t *testing.T) {
 		{Listening: &Listening{Vsock: true, Mux: true}}, {Service: &Service{Name: "dockerd", State: "running", Restarts: 2, Detail: "d"}},
 		{Ready: &Ready{EngineVersion: "1", APIVersion: "2"}}, {Failed: &Failed{Cause: CauseBoot, Detail: "d", Evidence: "e", Fatal: true}},
 		{Pong: &Pong{ID: 7}}, {Stopping: &Stopping{Reason: "r"}},
+		{Ask: &Ask{ID: 3, Bind: &Bind{Key: "tcp 127.0.0.1:80", Protocol: "tcp", Address: "127.0.0.1:80", Target: "172.17.0.2:80", Container: "c"}}},
+		{Answer: &Answer{ID: 3, Error: &AskError{Kind: AskInUse, Text: "taken"}}},
 	}
 	fields := map[string]bool{}
 	var b bytes.Buffer

@@ -17,6 +17,7 @@ import (
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
+	"github.com/covedesk/cove/proxy/ports"
 	"github.com/covedesk/cove/proxy/transport"
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
@@ -164,6 +165,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	stage("booting")
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
 		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{})}
+	v.ports = ports.New(v, d.log)
 	go v.hear()
 	go v.watch(console)
 	go v.out.Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Secret: v.secret.RevealSecretBytes(), Time: time.Now(), Config: config}})
@@ -189,7 +191,16 @@ func (d *Daemon) spec() (vmhost.Spec, protocol.Config, error) {
 		Cmdline: []string{"quiet"},
 		Data:    d.dataDisk(v),
 		RunDir:  d.home.Dir("run"),
-	}, protocol.Config{Hostname: "cove", Engine: v.Engine}, nil
+	}, config(v), nil
+}
+
+// config is what the settings ask of the guest.
+func config(v settings.Values) protocol.Config {
+	c := protocol.Config{Hostname: "cove", Engine: v.Engine, PublishAddress: "127.0.0.1"}
+	if v.PublishAll {
+		c.PublishAddress = ""
+	}
+	return c
 }
 
 // prepareDisk makes or grows the data disk to the size that the settings ask for.
@@ -289,6 +300,8 @@ type vm struct {
 	secret  transport.Secret
 	out     *protocol.Writer
 	told    func(stage string)
+	ports   *ports.Publisher
+	held    []protocol.Bind // what a list in pieces has named so far
 
 	word      chan struct{} // closed at the guest's first word
 	heard     chan struct{} // closed after its last
@@ -510,6 +523,7 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	v.client = client
 	v.mu.Unlock()
 	v.start.set(func() { v.start.transport = t })
+	go v.answerAsks()
 	return nil
 }
 
@@ -521,6 +535,7 @@ func (v *vm) watch(console io.Closer) {
 	case <-time.After(lastWords):
 	}
 	console.Close()
+	v.ports.Close()
 	close(v.done)
 }
 

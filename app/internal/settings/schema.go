@@ -24,6 +24,7 @@ type Values struct {
 	Disk        int64 // bytes
 	DataFolder  string
 	Accelerator string          // empty: Cove chooses
+	PublishAll  bool            // published ports that name no address are on all of the host's, not on loopback alone
 	Engine      json.RawMessage // empty: nothing is overridden
 }
 
@@ -106,6 +107,18 @@ var schema = []key{
 		},
 	},
 	{
+		name: "publish-address", kind: "choice", applies: restart, description: "Where `-p 8080:80` listens: on loopback (127.0.0.1 and ::1), or on all addresses, for the network to reach. Networks keep what held when they were made.",
+		fallback: func(Host) string { return "loopback" },
+		allowed:  func(Host) string { return strings.Join(publishAddresses, ", ") },
+		parse: func(_ Host, s string) (string, error) {
+			if !slices.Contains(publishAddresses, s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.PublishAll = s == "all" },
+	},
+	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
 		fallback: func(Host) string { return "{}" },
 		allowed:  func(Host) string { return "a JSON object without " + strings.Join(owned, ", ") },
@@ -119,6 +132,8 @@ var schema = []key{
 }
 
 var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
+
+var publishAddresses = []string{"loopback", "all"}
 
 // owned are the engine's settings that Cove answers for: another value would cut it off. The last two
 // are one: dockerd's flag has the s and its JSON has not (moby, daemon/command/config.go and

@@ -7,10 +7,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 
 	"github.com/covedesk/cove/guestd/internal/bench"
 	"github.com/covedesk/cove/guestd/internal/guest"
+	"github.com/covedesk/cove/guestd/internal/ports"
 )
 
 func main() {
@@ -21,13 +23,29 @@ func main() {
 		guest.New().Run()
 		guest.PowerOff()
 	}
-	if len(os.Args) > 1 && os.Args[1] == "bench" {
-		if err := bench.Run(os.Args[2:], os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "guestd bench:", err)
-			os.Exit(1)
-		}
-		return
+	if filepath.Base(os.Args[0]) == ports.UserlandName {
+		os.Exit(ports.Userland(os.Args[1:]))
 	}
+	word := ""
+	if len(os.Args) > 1 {
+		word = os.Args[1]
+	}
+	var err error
+	switch word {
+	case "bench":
+		err = bench.Run(os.Args[2:], os.Stdout)
+	case ports.LaunchWord:
+		err = ports.Launch(os.Args[2:])
+	default:
+		usage()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "guestd %s: %v\n", word, err)
+		os.Exit(1)
+	}
+}
+
+func usage() {
 	fmt.Fprintln(os.Stderr, "guestd is the first process of Cove's guest and does nothing outside of it.")
 	os.Exit(2)
 }

@@ -119,11 +119,7 @@ func (a *Asks) Serve(conn proxy.Conn) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		answered, err := a.in(context.Background(), s, protocol.Ask{Held: &protocol.Held{Binds: a.Held()}})
-		if err != nil {
-			slog.Warn("the host does not hold every port", "err", err)
-		}
-		if answered {
+		if a.tellHeld(s) {
 			a.open(s)
 		}
 	})
@@ -132,6 +128,22 @@ func (a *Asks) Serve(conn proxy.Conn) {
 	conn.Close()
 	a.close(s)
 	wg.Wait()
+}
+
+// tellHeld tells the host what it is to hold, and says whether the session still lives then.
+func (a *Asks) tellHeld(s *session) bool {
+	left := a.Held()
+	for {
+		now := left[:min(len(left), protocol.MaxHeld)]
+		left = left[len(now):]
+		answered, err := a.in(context.Background(), s, protocol.Ask{Held: &protocol.Held{Binds: now, More: len(left) > 0}})
+		if err != nil {
+			slog.Warn("the host does not hold every port", "err", err)
+		}
+		if !answered || len(left) == 0 {
+			return answered
+		}
+	}
 }
 
 // open lets those in who wait, unless the session is over or a newer one came.

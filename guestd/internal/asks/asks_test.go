@@ -115,6 +115,25 @@ func TestAnAskOutlivesItsSession(t *testing.T) {
 	}
 }
 
+func TestALongListComesInPieces(t *testing.T) {
+	a := &Asks{Held: func() []protocol.Bind { return make([]protocol.Bind, 2*protocol.MaxHeld+1) }}
+	h := connect(t, a)
+	total := 0
+	for more := true; more; {
+		q := h.next()
+		total, more = total+len(q.Held.Binds), q.Held.More
+		h.answer(q, nil)
+	}
+	if total != 2*protocol.MaxHeld+1 {
+		t.Errorf("%d bindings came; want all", total)
+	}
+	answered := ask(a, "one")
+	h.answer(h.next(), nil)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNothingIsAskedBeforeTheHostHoldsWhatItIsToHold(t *testing.T) {
 	a := &Asks{Held: func() []protocol.Bind { return nil }}
 	waiting := ask(a, "one")

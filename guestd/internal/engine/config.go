@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/covedesk/cove/guestd/internal/ports"
 )
 
 // Paths of the engine in the guest.
@@ -40,16 +42,29 @@ func defaults() map[string]any {
 		"group":            "docker",
 		"exec-opts":        []string{"native.cgroupdriver=cgroupfs"},
 		"firewall-backend": "nftables",
-		// Ports are the host's business (see proxy/ports); between containers the kernel does it.
-		"userland-proxy": false,
-		"features":       map[string]any{"swarm-nftables": true},
-		"log-opts":       map[string]any{},
+		// Published ports are the host's business: see guestd/internal/ports.
+		"userland-proxy":      true,
+		"userland-proxy-path": ports.UserlandPath,
+		"features":            map[string]any{"swarm-nftables": true},
+		"log-opts":            map[string]any{},
 	}
 }
 
+// publishOn makes an address the one that ports are published on where none is said: for the default
+// bridge, and for networks that are made from now on, which keep it.
+func publishOn(all map[string]any, address string) {
+	if address == "" {
+		return
+	}
+	all["ip"] = address
+	all["default-network-opts"] = map[string]any{"bridge": map[string]string{"com.docker.network.bridge.host_binding_ipv4": address}}
+}
+
 // Merge lays a user's daemon.json over ours. Objects are merged key by key, anything else replaces.
-func Merge(user json.RawMessage) ([]byte, error) {
+// Ports are published on the address, or where it is empty on all.
+func Merge(user json.RawMessage, address string) ([]byte, error) {
 	all := defaults()
+	publishOn(all, address)
 	if len(user) > 0 {
 		var theirs map[string]any
 		if err := json.Unmarshal(user, &theirs); err != nil {
@@ -101,8 +116,8 @@ disabled_plugins = [
 `
 
 // Configure writes what both programs read.
-func Configure(user json.RawMessage) error {
-	docker, err := Merge(user)
+func Configure(user json.RawMessage, publishAddress string) error {
+	docker, err := Merge(user, publishAddress)
 	if err != nil {
 		return err
 	}
@@ -117,6 +132,8 @@ func Configure(user json.RawMessage) error {
 	return nil
 }
 
-// ContainerdArgs and DockerdArgs start the programs.
+// ContainerdArgs and DockerdArgs start the programs. dockerd is started by guestd as ports.Launch.
 func ContainerdArgs() []string { return []string{"/usr/bin/containerd", "--config", containerdConfig} }
-func DockerdArgs() []string    { return []string{"/usr/bin/dockerd", "--config-file", dockerConfig} }
+func DockerdArgs() []string {
+	return []string{"/proc/self/exe", ports.LaunchWord, "/usr/bin/dockerd", "--config-file", dockerConfig}
+}

@@ -15,10 +15,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/covedesk/cove/guestd/internal/asks"
 	"github.com/covedesk/cove/guestd/internal/boot"
 	"github.com/covedesk/cove/guestd/internal/control"
 	"github.com/covedesk/cove/guestd/internal/engine"
 	"github.com/covedesk/cove/guestd/internal/logs"
+	"github.com/covedesk/cove/guestd/internal/ports"
 	"github.com/covedesk/cove/guestd/internal/reap"
 	"github.com/covedesk/cove/guestd/internal/shell"
 	"github.com/covedesk/cove/guestd/internal/supervise"
@@ -39,6 +41,8 @@ const (
 // Guest is the running guest. There is one, in process 1.
 type Guest struct {
 	session control.Session
+	asks    *asks.Asks
+	ports   *ports.Book
 	server  *transport.Server
 	reaper  *reap.Reaper
 	logs    map[string]*logs.Log
@@ -64,6 +68,8 @@ func New() *Guest {
 	}
 	slog.SetDefault(slog.New(slog.NewTextHandler(both{g.logs["guestd"], os.Stderr}, nil)))
 	g.reaper = reap.New()
+	g.asks = &asks.Asks{Held: func() []protocol.Bind { return g.ports.Held() }}
+	g.ports = ports.NewBook(g.asks)
 	g.session.Hello = g.greeted
 	g.session.SetClock = setClock
 	g.session.Shutdown = func() { g.askStop("host asked") }
@@ -135,9 +141,10 @@ func (g *Guest) steps() []boot.Step {
 		{Name: "names", After: []string{"hello"}, Run: func(context.Context) error { return g.names() }},
 		{Name: "network", After: []string{"names"}, Run: boot.Network, Optional: true},
 		{Name: "engine settings", After: []string{"hello"}, Run: g.configure},
+		{Name: "ports", After: []string{"root"}, Run: g.openPorts},
 		{Name: "containerd", After: []string{"data disk", "control groups", "engine settings"}, Run: g.startContainerd},
 		// dockerd waits for containerd by itself; the transport's ports are taken before a container could.
-		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport"}, Run: g.startDockerd},
+		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports"}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
 		{Name: "grow data disk", After: []string{"ready"}, Run: func(context.Context) error { return boot.Grow(g.reaper, g.dataDev) }, Optional: true},
 	}
@@ -273,7 +280,20 @@ func (g *Guest) names() error {
 	return boot.Names(g.config.Hostname)
 }
 
-func (g *Guest) configure(context.Context) error { return engine.Configure(g.config.Engine) }
+func (g *Guest) configure(context.Context) error {
+	return engine.Configure(g.config.Engine, g.config.PublishAddress)
+}
+
+// openPorts takes what the engine and its userland proxies say about ports, and gives those their name.
+func (g *Guest) openPorts(context.Context) error {
+	if err := os.MkdirAll(boot.RunDir, 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("/proc/1/exe", ports.UserlandPath); err != nil {
+		return err
+	}
+	return ports.Open(g.ports)
+}
 
 func (g *Guest) service(name string, args []string, patience time.Duration) *supervise.Service {
 	return &supervise.Service{
@@ -342,7 +362,9 @@ func (g *Guest) handlers() map[string]transport.Handler {
 		protocol.ServiceShell: func(c proxy.Conn) {
 			shell.Serve(context.Background(), g.reaper, boot.Cgroup("shell"), c)
 		},
-		protocol.ServiceLogs: g.serveLogs,
+		protocol.ServiceLogs:    g.serveLogs,
+		protocol.ServiceAsks:    func(c proxy.Conn) { g.asks.Serve(c) },
+		protocol.ServiceConnect: ports.Connect,
 	}
 }
 

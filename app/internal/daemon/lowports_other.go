@@ -1,0 +1,5 @@
+//go:build !linux
+
+package daemon
+
+const lowPorts = "Publish a port from 1024 on."
