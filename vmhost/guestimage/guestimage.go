@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/lima-vm/lima/v2/pkg/lockutil"
 )
 
 // ErrMissing says that there is no image in a folder.
@@ -121,12 +123,22 @@ func Install(ctx context.Context, src, dir string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("install image: %w", err)
+	}
+	var img *Image
+	// Or one process takes away what another has just put there.
+	err = lockutil.WithDirLock(dir, func() error {
+		img, err = install(ctx, src, dir, info)
+		return err
+	})
+	return img, err
+}
+
+func install(ctx context.Context, src, dir string, info Info) (*Image, error) {
 	dst := filepath.Join(dir, strings.TrimPrefix(info.Digest, "sha256:")[:16])
 	if img, err := Open(ctx, dst); err == nil && img.Info.Digest == info.Digest {
 		return img, nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("install image: %w", err)
 	}
 	part, err := os.MkdirTemp(dir, ".part-")
 	if err != nil {
@@ -148,14 +160,11 @@ func Install(ctx context.Context, src, dir string) (*Image, error) {
 	if err := writeStamp(part, info.Files); err != nil {
 		return nil, err
 	}
-	// What stands in the way failed its verification above, or another process installed it just now.
+	// What stands in the way failed its verification above.
 	if err := os.RemoveAll(dst); err != nil {
 		return nil, fmt.Errorf("install image: %w", err)
 	}
 	if err := os.Rename(part, dst); err != nil {
-		if img, other := Open(ctx, dst); other == nil {
-			return img, nil
-		}
 		return nil, fmt.Errorf("install image: %w", err)
 	}
 	return Open(ctx, dst)
