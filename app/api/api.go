@@ -187,3 +187,24 @@ type Measured struct {
 	FromGuest float64 `json:"fromGuest"`
 	Bytes     int64   `json:"bytes"` // moved each way
 }
+
+// Port is a port of the host that leads to a container.
+type Port struct {
+	Protocol  string     `json:"protocol"` // "tcp" or "udp"
+	Address   string     `json:"address"`  // IP:port on the host
+	Also      string     `json:"also,omitempty"`
+	Target    string     `json:"target"` // IP:port in the VM; empty while the container starts
+	Container *Container `json:"container,omitempty"`
+	Since     time.Time  `json:"since"`
+
+	Open     int64 `json:"open"`     // connections now; for UDP, clients of the last 90 seconds
+	Total    int64 `json:"total"`    // since the port was bound
+	BytesIn  int64 `json:"bytesIn"`  // to the container
+	BytesOut int64 `json:"bytesOut"` // from it
+}
+
+// Container is one that the engine knows.
+type Container struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}

@@ -162,6 +162,12 @@ func (c *Client) ImportDisk(ctx context.Context, path string) (api.Disk, error) 
 	return d, c.call(ctx, "POST", "/disk/import", map[string]string{"path": path}, &d)
 }
 
+// Ports are the ports of the host that lead to containers.
+func (c *Client) Ports(ctx context.Context) ([]api.Port, error) {
+	var p []api.Port
+	return p, c.call(ctx, "GET", "/ports", nil, &p)
+}
+
 // Logs copies a log to w: its last lines (0: all that is kept) and, if asked, those that come.
 func (c *Client) Logs(ctx context.Context, w io.Writer, name string, tail int, follow bool) error {
 	q := url.Values{"tail": {strconv.Itoa(tail)}, "follow": {strconv.FormatBool(follow)}}

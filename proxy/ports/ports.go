@@ -19,8 +19,8 @@ import (
 	"github.com/covedesk/cove/proxy"
 )
 
-// maxBinds bounds the ports of one guest: each protocol has 65,535, and a person publishes tens.
-const maxBinds = 20000
+// MaxBinds bounds the ports of one guest: each protocol has 65,535, and a person publishes tens.
+const MaxBinds = 20000
 
 // dialPatience bounds the way from an accepted connection to the container.
 const dialPatience = 30 * time.Second
@@ -93,7 +93,7 @@ func (p *Publisher) Bind(b protocol.Bind) error {
 		}
 		p.releaseLocked(b.Key)
 	}
-	if len(p.ports) >= maxBinds {
+	if len(p.ports) >= MaxBinds {
 		return &protocol.AskError{Kind: protocol.AskNotOffered, Text: fmt.Sprintf("listen on %s: %d ports are published already", at, len(p.ports))}
 	}
 	p.evictLocked(b.Protocol, at)

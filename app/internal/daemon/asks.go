@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
+	"github.com/covedesk/cove/proxy/ports"
 )
 
 const (
@@ -71,6 +72,9 @@ func (v *vm) asksSession(ctx context.Context) error {
 func (v *vm) answer(a protocol.Ask) error {
 	switch {
 	case a.Held != nil:
+		if len(v.held) > ports.MaxBinds {
+			return &protocol.AskError{Kind: protocol.AskNotOffered, Text: "that are more ports than a host has"}
+		}
 		v.held = append(v.held, a.Held.Binds...) // the guest waits for each answer
 		if a.Held.More {
 			return nil

@@ -37,6 +37,8 @@ type Core interface {
 	// ImportDisk makes the data disk of an image file, where there is no data disk yet.
 	ImportDisk(ctx context.Context, path string) (api.Disk, error)
 	Image(ctx context.Context) (api.Image, error)
+	// Ports are the ports of the host that lead to containers, in their numbers' order.
+	Ports(ctx context.Context) ([]api.Port, error)
 	// Logs writes the last lines of a log (0: all that is kept) and, if asked, those that come.
 	Logs(ctx context.Context, w io.Writer, name string, tail int, follow bool) error
 	// Shell dials the guest's shell service; Join carries its bytes to a connection until both ended.
@@ -92,6 +94,7 @@ func Handler(core Core) http.Handler {
 		"DELETE /v1/settings/{key}": h.unset,
 		"GET /v1/image":             h.image,
 		"POST /v1/disk/import":      h.importDisk,
+		"GET /v1/ports":             h.ports,
 		"GET /v1/logs/{name}":       h.logs,
 		"POST /v1/shell":            h.shell,
 		"POST /v1/diag/transport":   h.measure,
@@ -275,6 +278,14 @@ func (h handlers) importDisk(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, d)
+}
+
+func (h handlers) ports(w http.ResponseWriter, r *http.Request) error {
+	p, err := h.core.Ports(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, p)
 }
 
 func (h handlers) image(w http.ResponseWriter, r *http.Request) error {

@@ -102,6 +102,9 @@ func (c *core) Unset(key string) (api.SettingChange, error) {
 func (c *core) Image(context.Context) (api.Image, error) {
 	return api.Image{Digest: "sha256:d"}, c.ask("image")
 }
+func (c *core) Ports(context.Context) ([]api.Port, error) {
+	return []api.Port{{Protocol: "tcp", Address: "127.0.0.1:80"}}, c.ask("ports")
+}
 func (c *core) ImportDisk(_ context.Context, path string) (api.Disk, error) {
 	return api.Disk{Path: "/disk"}, c.ask("import %s", path)
 }
@@ -237,6 +240,7 @@ var routes = []struct {
 	{"PUT", "/v1/settings/cpus", `{"value":""}`, "set cpus ", 200, `"value": ""`},
 	{"DELETE", "/v1/settings/cpus", "", "unset cpus", 200, `"key": "cpus"`},
 	{"GET", "/v1/image", "", "image", 200, `"digest": "sha256:d"`},
+	{"GET", "/v1/ports", "", "ports", 200, `"address": "127.0.0.1:80"`},
 	{"GET", "/v1/logs/dockerd", "", "logs dockerd 0 false", 200, "old\n"},
 	{"GET", "/v1/logs/dockerd?tail=7&follow=false", "", "logs dockerd 7 false", 200, "old\n"},
 	{"POST", "/v1/disk/import", `{"path": "/backup.qcow2"}`, "import /backup.qcow2", 200, `"path": "/disk"`},

@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/proxy/dockerapi"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+)
+
+// namesPatience bounds the question which containers there are: without an answer ports are listed
+// without names.
+const namesPatience = 10 * time.Second
+
+// Ports are the host's ports that lead to containers: see localapi.Core.
+func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
+	v, err := d.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := v.containers(ctx)
+	if err != nil {
+		d.log.Warn("list containers for their ports", "err", err)
+	}
+	out := []api.Port{}
+	for _, p := range v.ports.List() {
+		out = append(out, api.Port{
+			Protocol: p.Bind.Protocol, Address: p.Bind.Address, Also: p.Also, Target: p.Bind.Target, Since: p.Since,
+			Open: p.Open, Total: p.Total, BytesIn: p.Inward, BytesOut: p.Outward,
+			Container: owner(containers, p.Bind.Container, p.Bind.Target),
+		})
+	}
+	return out, nil
+}
+
+// containers are those that run.
+func (v *vm) containers(ctx context.Context) ([]container.Summary, error) {
+	ctx, cancel := context.WithTimeout(ctx, namesPatience)
+	defer cancel()
+	c, err := client.NewClientWithOpts(client.WithHost("tcp://engine"), client.WithAPIVersionNegotiation(),
+		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return v.Dial(ctx, dockerapi.Service) }))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.ContainerList(ctx, container.ListOptions{})
+}
+
+// owner is the container of this id, or else the one that has the target's address.
+func owner(all []container.Summary, id, target string) *api.Container {
+	to, _ := netip.ParseAddrPort(target)
+	for _, c := range all {
+		is := id != "" && c.ID == id
+		if id == "" && c.NetworkSettings != nil {
+			for _, n := range c.NetworkSettings.Networks {
+				is = is || n != nil && to.IsValid() && (n.IPAddress == to.Addr().String() || n.GlobalIPv6Address == to.Addr().String())
+			}
+		}
+		if is {
+			name := ""
+			if len(c.Names) > 0 {
+				name = strings.TrimPrefix(c.Names[0], "/")
+			}
+			return &api.Container{ID: c.ID, Name: name}
+		}
+	}
+	return nil
+}
