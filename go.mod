@@ -10,6 +10,7 @@ require (
 	github.com/digitalocean/go-qemu v0.0.0-20221209210016-f035778c97f7 // QMP, QEMU's monitor protocol
 	github.com/docker/docker v28.5.2+incompatible // the engine's client: asks whether a docker context answers
 	github.com/docker/go-units v0.5.0 // sizes as people write them
+	github.com/hanwen/go-fuse/v2 v2.12.1 // the FUSE protocol, for shared folders
 	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // the guest's address, from the hypervisor's network
 	github.com/klauspost/compress v1.18.0 // zstd for the image as it is distributed
 	github.com/libp2p/go-yamux/v5 v5.1.0 // streams over one byte pipe, with half-close both ways

@@ -1,0 +1,113 @@
+package share
+
+import (
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// handle is a file or folder that the guest has open.
+type handle struct {
+	id    uint64
+	node  *node
+	fd    int
+	flags uint32 // as the guest opened it: enough to open it again from a saved state
+	list  *listing
+
+	uses   int // under handleTable.mu
+	closed bool
+}
+
+// again opens what an open file is as a path.
+func (h *handle) again() (int, error) { return again(h.fd, unix.O_PATH) }
+
+type handleTable struct {
+	mu   sync.Mutex
+	next uint64
+	byID map[uint64]*handle
+	max  int
+}
+
+func (t *handleTable) init(limit int) { t.next, t.byID, t.max = 1, map[uint64]*handle{}, limit }
+
+// add makes a handle of a descriptor, which it takes over.
+func (f *FS) addHandle(n *node, fd int, flags uint32) (*handle, error) {
+	t := &f.handles
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.byID) >= t.max {
+		unix.Close(fd)
+		return nil, unix.ENFILE
+	}
+	h := &handle{id: t.next, node: n, fd: fd, flags: flags}
+	if n.kind == unix.S_IFDIR {
+		h.list = &listing{}
+	}
+	t.next++
+	t.byID[h.id] = h
+	f.nodes.opened(h)
+	return h, nil
+}
+
+// use returns a handle of this node until done: a descriptor that is in use is not closed under whoever
+// reads from it, because its number would soon be another file's.
+func (t *handleTable) use(id uint64, n *node) (*handle, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byID[id]
+	if h == nil || n != nil && h.node != n {
+		return nil, unix.EBADF
+	}
+	h.uses++
+	return h, nil
+}
+
+func (t *handleTable) done(h *handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.uses--
+	if h.closed && h.uses == 0 {
+		unix.Close(h.fd)
+	}
+}
+
+// release closes a handle when nobody uses it any longer.
+func (f *FS) release(id uint64) {
+	t := &f.handles
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.byID[id]
+	if h == nil {
+		return
+	}
+	delete(t.byID, id)
+	f.nodes.released(h)
+	h.closed = true
+	if h.uses == 0 {
+		unix.Close(h.fd)
+	}
+}
+
+func (t *handleTable) closeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, h := range t.byID {
+		unix.Close(h.fd)
+	}
+	clear(t.byID)
+}
+
+// opened and released tell a node of its handles: a deleted file that is open has no other way to it.
+
+func (t *table) opened(h *handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.node.open = append(h.node.open, h)
+}
+
+func (t *table) released(h *handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h.node.open = slices.DeleteFunc(h.node.open, func(o *handle) bool { return o == h })
+}
