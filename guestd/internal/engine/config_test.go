@@ -1,0 +1,47 @@
+//go:build linux
+
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+)
+
+func merged(t *testing.T, user, address string) map[string]any {
+	t.Helper()
+	b, err := Merge(json.RawMessage(user), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all map[string]any
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestPortsArePublishedOnTheAddressInEveryNewNetwork(t *testing.T) {
+	all := merged(t, "", "127.0.0.1")
+	bridge := all["default-network-opts"].(map[string]any)["bridge"].(map[string]any)
+	if all["ip"] != "127.0.0.1" || bridge["com.docker.network.bridge.host_binding_ipv4"] != "127.0.0.1" {
+		t.Errorf("Merge on 127.0.0.1 = ip %v, bridge %v", all["ip"], bridge)
+	}
+	if all := merged(t, "", ""); all["ip"] != nil {
+		t.Errorf("Merge on all addresses sets ip to %v", all["ip"])
+	}
+	if all := merged(t, `{"ip":"192.168.1.2"}`, "127.0.0.1"); all["ip"] != "192.168.1.2" {
+		t.Errorf("a user's ip becomes %v", all["ip"])
+	}
+}
+
+func TestAUsersObjectIsMergedAndOursStay(t *testing.T) {
+	all := merged(t, `{"features":{"x":true},"debug":true}`, "")
+	features := all["features"].(map[string]any)
+	if features["x"] != true || features["swarm-nftables"] != true || all["debug"] != true {
+		t.Errorf("Merge = %v", all)
+	}
+	if _, err := Merge(json.RawMessage(`{"Hosts":["tcp://0.0.0.0"]}`), ""); !errors.Is(err, ErrOwned) {
+		t.Errorf("a user's hosts: %v; want that they are Cove's own", err)
+	}
+}
