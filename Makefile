@@ -53,9 +53,10 @@ cross: ## Build for every platform without cgo, and type-check macOS with cgo
 	@echo "==> darwin/arm64, cgo files included (types only)"
 	@go run ./packaging/typecheck darwin/arm64 ./...
 
+BENCH ?= .
 .PHONY: bench
-bench: deps build image ## Boot for real and print docs/performance.md's table
-	@go run ./app/internal/bench -bin $(BIN)
+bench: deps build image ## Boot for real and print docs/performance.md's table; BENCH=REGEXP picks parts
+	@go run ./app/internal/bench -bin $(BIN) -only '$(BENCH)'
 
 .PHONY: ci-full
 ci-full: test cross test-race image-repro fuzz ## What CI does and what does not fit in it

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -35,16 +36,22 @@ type bench struct {
 func main() {
 	bin := flag.String("bin", "bin", "folder of the built programs")
 	mib := flag.Int64("mib", 16, "bytes moved by the throughput rows, in MiB")
+	only := flag.String("only", ".", "regular expression of the parts to run: image, starts, pings, throughput, ports, connections, idle; starts always runs")
 	flag.Parse()
+	chosen, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: -only:", err)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *bin, *mib<<20); err != nil {
+	if err := run(ctx, *bin, *mib<<20, chosen); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin string, bytes int64) error {
+func run(ctx context.Context, bin string, bytes int64, chosen *regexp.Regexp) error {
 	abs, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -57,11 +64,20 @@ func run(ctx context.Context, bin string, bytes int64) error {
 	b := &bench{bin: abs, work: work, home: api.Home(filepath.Join(work, "h"))}
 	b.Client = client.New(b.home)
 	defer b.cove(context.Background(), "quit")
-	for _, part := range []func(context.Context) error{
-		b.image, b.starts, b.pings, func(ctx context.Context) error { return b.throughput(ctx, bytes) }, b.connections, b.idle,
+	for _, part := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"image", b.image}, {"starts", b.starts}, {"pings", b.pings},
+		{"throughput", func(ctx context.Context) error { return b.throughput(ctx, bytes) }},
+		{"ports", func(ctx context.Context) error { return b.ports(ctx, bytes) }},
+		{"connections", b.connections}, {"idle", b.idle},
 	} {
-		if err := part(ctx); err != nil {
-			return err
+		if !chosen.MatchString(part.name) && part.name != "starts" { // it starts the engine
+			continue
+		}
+		if err := part.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	b.print()
