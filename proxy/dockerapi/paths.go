@@ -21,8 +21,9 @@ import (
 type Paths []string
 
 // GuestPaths are what tools mount of the machine that the engine runs on: its socket (Portainer,
-// testcontainers, act), its modules and devices (VPNs, disks, GPUs), its engine's data (agents, metrics).
-var GuestPaths = Paths{"/var/run/docker.sock", "/run/docker.sock", "/var/lib/docker", "/lib/modules", "/usr/lib/modules", "/sys", "/proc", "/dev", "/etc/localtime"}
+// testcontainers, act), its modules and devices (VPNs, disks, GPUs), its engine's data (agents, metrics),
+// and the socket by which guestd leads to the user's ssh agent (guestd/internal/hostservices).
+var GuestPaths = Paths{"/var/run/docker.sock", "/run/docker.sock", "/var/lib/docker", "/lib/modules", "/usr/lib/modules", "/sys", "/proc", "/dev", "/etc/localtime", "/run/host-services/ssh-auth.sock"}
 
 // Guest says whether a path is the guest's own.
 func (p Paths) Guest(name string) bool {

@@ -95,6 +95,8 @@ func (v *vm) answer(a protocol.Ask) error {
 	case a.Release != nil:
 		v.ports.Release(a.Release.Key)
 		return nil
+	case a.Open != nil:
+		return v.open(*a.Open)
 	}
 	return &protocol.AskError{Kind: protocol.AskNotOffered, Text: "this version of Cove does not do that"}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
@@ -164,7 +165,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	})
 	stage("booting")
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{})}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), opened: make(chan struct{}, maxOpened)}
 	v.ports = ports.New(v, d.log)
 	go v.hear()
 	go v.watch(console)
@@ -301,6 +302,8 @@ type vm struct {
 	out     *protocol.Writer
 	told    func(stage string)
 	ports   *ports.Publisher
+	opened  chan struct{}   // connections of the guest to services of the host
+	refused atomic.Int64    // when one was refused last, in ns
 	held    []protocol.Bind // what a list in pieces has named so far
 
 	word      chan struct{} // closed at the guest's first word

@@ -25,6 +25,7 @@ type Values struct {
 	DataFolder  string
 	Accelerator string          // empty: Cove chooses
 	PublishAll  bool            // published ports that name no address are on all of the host's, not on loopback alone
+	SSHAgent    string          // off, or a path; empty: what the environment says
 	Engine      json.RawMessage // empty: nothing is overridden
 }
 
@@ -34,9 +35,11 @@ const (
 	tib = 1 << 40
 )
 
-// restart is said of what holds at the engine's next start, as everything does so far; "now" would be
-// the other word.
-const restart = "restart"
+// When a value holds: at the engine's next start, or from its next use on.
+const (
+	restart = "restart"
+	now     = "now"
+)
 
 // key is one row of the schema.
 type key struct {
@@ -117,6 +120,22 @@ var schema = []key{
 			return s, nil
 		},
 		take: func(v *Values, s string) { v.PublishAll = s == "all" },
+	},
+	{
+		name: "ssh-agent", kind: "path", applies: now, description: "The ssh agent that containers reach which mount /run/host-services/ssh-auth.sock. auto: the one of SSH_AUTH_SOCK where coved was started; a path: the one of this socket.",
+		fallback: func(Host) string { return "auto" },
+		allowed:  func(Host) string { return "auto, off, or an absolute path" },
+		parse: func(_ Host, s string) (string, error) {
+			if s != "auto" && s != "off" && !filepath.IsAbs(s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) {
+			if s != "auto" {
+				v.SSHAgent = s
+			}
+		},
 	},
 	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",

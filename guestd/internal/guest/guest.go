@@ -19,6 +19,7 @@ import (
 	"github.com/covedesk/cove/guestd/internal/boot"
 	"github.com/covedesk/cove/guestd/internal/control"
 	"github.com/covedesk/cove/guestd/internal/engine"
+	"github.com/covedesk/cove/guestd/internal/hostservices"
 	"github.com/covedesk/cove/guestd/internal/logs"
 	"github.com/covedesk/cove/guestd/internal/ports"
 	"github.com/covedesk/cove/guestd/internal/reap"
@@ -43,6 +44,7 @@ type Guest struct {
 	session control.Session
 	asks    *asks.Asks
 	ports   *ports.Book
+	doors   *hostservices.Doors
 	server  *transport.Server
 	reaper  *reap.Reaper
 	logs    map[string]*logs.Log
@@ -70,6 +72,7 @@ func New() *Guest {
 	g.reaper = reap.New()
 	g.asks = &asks.Asks{Held: func() []protocol.Bind { return g.ports.Held() }}
 	g.ports = ports.NewBook(g.asks)
+	g.doors = hostservices.New(g.asks)
 	g.session.Hello = g.greeted
 	g.session.SetClock = setClock
 	g.session.Shutdown = func() { g.askStop("host asked") }
@@ -142,9 +145,10 @@ func (g *Guest) steps() []boot.Step {
 		{Name: "network", After: []string{"names"}, Run: boot.Network, Optional: true},
 		{Name: "engine settings", After: []string{"hello"}, Run: g.configure},
 		{Name: "ports", After: []string{"root"}, Run: g.openPorts},
+		{Name: "host services", After: []string{"root"}, Run: g.openDoors, Optional: true},
 		{Name: "containerd", After: []string{"data disk", "control groups", "engine settings"}, Run: g.startContainerd},
 		// dockerd waits for containerd by itself; the transport's ports are taken before a container could.
-		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports"}, Run: g.startDockerd},
+		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services"}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
 		{Name: "grow data disk", After: []string{"ready"}, Run: func(context.Context) error { return boot.Grow(g.reaper, g.dataDev) }, Optional: true},
 	}
@@ -295,6 +299,16 @@ func (g *Guest) openPorts(context.Context) error {
 	return ports.Open(g.ports)
 }
 
+// openDoors makes the sockets that lead to services of the host, before a container could mount them.
+func (g *Guest) openDoors(context.Context) error {
+	l, err := hostservices.Listen(hostservices.AgentSocket)
+	if err != nil {
+		return err
+	}
+	go g.doors.Serve(l, protocol.HostServiceSSHAgent)
+	return nil
+}
+
 func (g *Guest) service(name string, args []string, patience time.Duration) *supervise.Service {
 	return &supervise.Service{
 		Name: name, Args: args, Cgroup: boot.Cgroup(name), Log: g.logs[name], Reaper: g.reaper, StopPatience: patience,
@@ -362,9 +376,10 @@ func (g *Guest) handlers() map[string]transport.Handler {
 		protocol.ServiceShell: func(c proxy.Conn) {
 			shell.Serve(context.Background(), g.reaper, boot.Cgroup("shell"), c)
 		},
-		protocol.ServiceLogs:    g.serveLogs,
-		protocol.ServiceAsks:    func(c proxy.Conn) { g.asks.Serve(c) },
-		protocol.ServiceConnect: ports.Connect,
+		protocol.ServiceLogs:     g.serveLogs,
+		protocol.ServiceAsks:     func(c proxy.Conn) { g.asks.Serve(c) },
+		protocol.ServiceConnect:  ports.Connect,
+		protocol.ServiceCallback: g.doors.Callback,
 	}
 }
 
