@@ -92,8 +92,8 @@ func TestAFrontEndThatGoesAndComes(t *testing.T) {
 		}
 		g.served <- nil // for its cleanup
 		d.mu.Lock()
-		if d.mem != nil || len(d.conns) != 0 {
-			t.Errorf("%d regions and %d connections are left of a front end that went away", len(d.mem), len(d.conns))
+		if d.half.Mem != nil || len(d.conns) != 0 {
+			t.Errorf("memory %v and %d connections are left of a front end that went away", d.half.Mem, len(d.conns))
 		}
 		d.mu.Unlock()
 	}

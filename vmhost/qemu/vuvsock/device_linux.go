@@ -2,7 +2,7 @@ package vuvsock
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,8 +11,10 @@ import (
 	"syscall"
 
 	"github.com/covedesk/cove/proxy"
-	"golang.org/x/sys/unix"
+	"github.com/covedesk/cove/vmhost/qemu/vhostuser"
 )
+
+var le = binary.LittleEndian
 
 const (
 	hostCID = 2
@@ -22,6 +24,7 @@ const (
 	headerSize = 44       // virtio 1.2, 5.10.6: struct virtio_vsock_hdr
 	maxPacket  = 64 << 10 // what Linux sends and takes at the most
 	maxConns   = 16 << 10 // a bound on what a guest's or a caller's fault can take
+	maxBuffer  = 1 << 20  // bytes of a buffer that the guest gives; Linux gives 4 KiB to receive, and sends 64 KiB
 	maxReplies = 1024     // control packets that wait; beyond, the guest is not heard until it makes room
 )
 
@@ -31,15 +34,13 @@ type Device struct {
 	log *slog.Logger
 
 	mu       sync.Mutex // guards all below; every method ending in Locked needs it
-	mem      memory
-	rings    [2]ring
+	half     *vhostuser.Device
 	conns    map[key]*Conn
 	nextPort uint32
 	replies  []packet // control packets for the guest, in order
 	writers  []*Conn  // connections with bytes for the guest, in turn
 	closed   bool
-	front    *net.UnixConn // the front end that is served
-	tx, rx   chain         // used again for every buffer
+	tx, rx   vhostuser.Chain // used again for every buffer
 }
 
 // key is a connection's ports.
@@ -73,11 +74,20 @@ const (
 // New returns a device with the guest's context id (3 or more).
 func New(cid uint64, log *slog.Logger) *Device {
 	d := &Device{cid: cid, log: log, conns: map[key]*Conn{}, nextPort: 1 << 16}
-	for i := range d.rings {
-		d.rings[i].call = -1
-	}
+	// The configuration is the guest's context id: virtio 1.2, 5.10.4.
+	d.half = vhostuser.New(&d.mu, (*handler)(d), 2, maxBuffer, le.AppendUint64(nil, cid))
 	return d
 }
+
+// Serve talks to a front end until it goes away or the device is closed; then every connection is reset,
+// and the device can serve another one. A front end that breaks the protocol is an error.
+func (d *Device) Serve(conn *net.UnixConn) error { return d.half.Serve(conn) }
+
+// handler is the device as its rings see it.
+type handler Device
+
+func (h *handler) TurnLocked(int) { (*Device)(h).turnLocked() }
+func (h *handler) ResetLocked()   { (*Device)(h).resetLocked() }
 
 // Link is the device as a way to one port of the guest.
 func (d *Device) Link(port uint32) proxy.Link { return &link{d, port} }
@@ -151,9 +161,7 @@ func (d *Device) Close() {
 	defer d.mu.Unlock()
 	d.closed = true
 	d.resetLocked()
-	if d.front != nil {
-		d.front.Close()
-	}
+	d.half.CloseLocked()
 }
 
 // resetLocked ends every connection: the guest's driver is gone or begins anew.
@@ -164,20 +172,13 @@ func (d *Device) resetLocked() {
 	d.replies, d.writers = nil, nil
 }
 
-// kicked is called when the guest has given buffers.
-func (d *Device) kicked() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.turnLocked()
-}
-
 // turnLocked hears the guest and answers it, until it has said all or must make room for answers.
 func (d *Device) turnLocked() {
-	for tx := &d.rings[txRing]; ; {
+	for tx := &d.half.Rings[txRing]; ; {
 		d.drainLocked()
 		d.pumpLocked()
 		// The answers that have gone made room to hear more, and the guest does not tell twice.
-		if !tx.ready() || len(d.replies) >= maxReplies || tx.waiting() == 0 {
+		if !tx.Ready() || len(d.replies) >= maxReplies || tx.Waiting() == 0 {
 			return
 		}
 	}
@@ -185,26 +186,26 @@ func (d *Device) turnLocked() {
 
 // drainLocked hears the guest's packets until there is none, or until replies must wait for room.
 func (d *Device) drainLocked() {
-	r := &d.rings[txRing]
+	r := &d.half.Rings[txRing]
 	heard := false
 	for len(d.replies) < maxReplies {
-		ok, err := r.pop(d.mem, &d.tx)
+		ok, err := r.Pop(d.half.Mem, &d.tx)
 		if err != nil {
 			d.log.Warn("vsock: the guest's transmit ring", "err", err)
 			break
 		}
 		if !ok {
-			if !r.ready() || !r.wantKicks() {
+			if !r.Ready() || !r.WantKicks() {
 				break
 			}
 			continue
 		}
 		heard = true
 		d.hearLocked(&d.tx)
-		r.push(d.tx.head, 0)
+		r.Push(d.tx.Head, 0)
 	}
 	if heard {
-		r.notify()
+		r.Notify()
 	}
 }
 
@@ -241,13 +242,13 @@ func (h header) put(b *[headerSize]byte) {
 }
 
 // hearLocked takes one packet of the guest's.
-func (d *Device) hearLocked(c *chain) {
+func (d *Device) hearLocked(c *vhostuser.Chain) {
 	var raw [headerSize]byte
-	if c.outBytes < headerSize {
+	if c.OutBytes < headerSize {
 		return // too short to say whose it is
 	}
 	rest := raw[:]
-	pieces := c.out
+	pieces := c.Out
 	for len(rest) > 0 {
 		n := copy(rest, pieces[0])
 		rest = rest[n:]
@@ -258,7 +259,7 @@ func (d *Device) hearLocked(c *chain) {
 		}
 	}
 	h := parseHeader(&raw)
-	if h.srcCID != d.cid || h.dstCID != hostCID || int64(h.size) > int64(c.outBytes-headerSize) {
+	if h.srcCID != d.cid || h.dstCID != hostCID || int64(h.size) > int64(c.OutBytes-headerSize) {
 		return
 	}
 	k := key{local: h.dstPort, peer: h.srcPort}
@@ -279,31 +280,31 @@ func (d *Device) replyLocked(p packet) { d.replies = append(d.replies, p) }
 
 // pumpLocked moves what waits for the guest into the buffers that it has given.
 func (d *Device) pumpLocked() {
-	r := &d.rings[rxRing]
+	r := &d.half.Rings[rxRing]
 	given := false
-	for (len(d.replies) > 0 || len(d.writers) > 0) && r.ready() {
-		ok, err := r.pop(d.mem, &d.rx)
+	for (len(d.replies) > 0 || len(d.writers) > 0) && r.Ready() {
+		ok, err := r.Pop(d.half.Mem, &d.rx)
 		if err != nil {
 			d.log.Warn("vsock: the guest's receive ring", "err", err)
 			break
 		}
 		if !ok {
-			if !r.wantKicks() {
+			if !r.WantKicks() {
 				break
 			}
 			continue
 		}
 		given = true
-		r.push(d.rx.head, d.fillLocked(&d.rx))
+		r.Push(d.rx.Head, d.fillLocked(&d.rx))
 	}
 	if given {
-		r.notify()
+		r.Notify()
 	}
 }
 
 // fillLocked puts the next packet into a buffer and returns its length in bytes.
-func (d *Device) fillLocked(c *chain) int {
-	if c.inBytes < headerSize {
+func (d *Device) fillLocked(c *vhostuser.Chain) int {
+	if c.InBytes < headerSize {
 		return 0
 	}
 	if len(d.replies) > 0 {
@@ -312,11 +313,11 @@ func (d *Device) fillLocked(c *chain) int {
 		h := d.headerLocked(p.key, p.op, p.flags, p.conn)
 		var raw [headerSize]byte
 		h.put(&raw)
-		return scatter(c.in, raw[:], nil)
+		return scatter(c.In, raw[:], nil)
 	}
 	for len(d.writers) > 0 {
 		w := d.writers[0]
-		n := min(w.sendableLocked(), c.inBytes-headerSize, maxPacket)
+		n := min(w.sendableLocked(), c.InBytes-headerSize, maxPacket)
 		if n == 0 {
 			// No credit: it comes back into the turn when the guest gives some.
 			d.writers = d.writers[1:]
@@ -327,7 +328,7 @@ func (d *Device) fillLocked(c *chain) int {
 		h.size = uint32(n)
 		var raw [headerSize]byte
 		h.put(&raw)
-		written := scatter(c.in, raw[:], w.out[:n])
+		written := scatter(c.In, raw[:], w.out[:n])
 		w.out = w.out[n:]
 		w.sent += uint32(n)
 		// Others have their turn after each packet.
@@ -368,18 +369,3 @@ func scatter(pieces [][]byte, a, b []byte) int {
 	}
 	return total
 }
-
-// closeRingLocked lets go of a ring's descriptors.
-func (d *Device) closeRingLocked(r *ring) {
-	if r.kick != nil {
-		r.kick.Close()
-		r.kick = nil
-	}
-	if r.call >= 0 {
-		unix.Close(r.call)
-		r.call = -1
-	}
-}
-
-// errFrontEnd says that QEMU said something that makes no sense.
-var errFrontEnd = errors.New("vhost-user front end")

@@ -2,10 +2,8 @@
 // vhost-user with nothing of it on the host, no privileges, no module, and no context id that another
 // machine could have. Only the host dials; what the guest asks to open is reset.
 //
-// Everything in the guest's memory is hostile: indices, addresses, lengths and packets are checked
-// where they are read, each is read once, and a guest that breaks the rules loses its connection or
-// its device, never our process.
+// Packets are hostile: each is checked where it is read, and read once, and a guest that breaks the rules
+// loses its connection or its device, never our process. Package vhostuser does the same for the rings.
 //
-// Sources: the vhost-user protocol (QEMU docs/interop/vhost-user.rst) and virtio 1.2 (2.7 split
-// virtqueues, 5.10 socket device).
+// Source: virtio 1.2, 5.10 socket device.
 package vuvsock

@@ -297,16 +297,14 @@ func (g *driver) avail(ring int, idx *uint16, head uint16) {
 	a := g.mem[driverPart(ring, 1):]
 	le.PutUint16(a[4+2*(*idx%driverRing):], head)
 	*idx++
-	atomic.StoreUint32(noRing.word(a), uint32(*idx)<<16)
+	atomic.StoreUint32(word(a), uint32(*idx)<<16)
 }
-
-var noRing *ring // its word method needs none
 
 // tell kicks the device if it asked to be: virtio 1.2, 2.7.10.
 func (g *driver) tell(ring int, before, now uint16) {
 	atomic.AddUint32(new(uint32), 1)
 	if g.eventIdx {
-		event := uint16(atomic.LoadUint32(noRing.word(g.mem[driverPart(ring, 2)+4+8*driverRing:])))
+		event := uint16(atomic.LoadUint32(word(g.mem[driverPart(ring, 2)+4+8*driverRing:])))
 		if now-event-1 >= now-before {
 			return
 		}
@@ -315,7 +313,7 @@ func (g *driver) tell(ring int, before, now uint16) {
 }
 
 func (g *driver) usedIdx(ring int) uint16 {
-	return uint16(atomic.LoadUint32(noRing.word(g.mem[driverPart(ring, 2):])) >> 16)
+	return uint16(atomic.LoadUint32(word(g.mem[driverPart(ring, 2):])) >> 16)
 }
 
 // onCall runs f whenever the device has given something back.

@@ -25,31 +25,25 @@ const (
 // part is the offset of a ring's part: 0 descriptors, 1 avail, 2 used.
 func part(ring, which int) uint64 { return uint64(ring*3+which) * ringSpace }
 
-// newMemory maps memory for a guest.
-func newMemory(t testing.TB) []byte {
+// newMemory makes memory for a guest, in a file that a device can have.
+func newMemory(t testing.TB) (file int, b []byte) {
 	t.Helper()
-	b, err := unix.Mmap(-1, 0, memorySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file, err := unix.MemfdCreate("guest", unix.MFD_CLOEXEC)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(file) })
+	must(t, unix.Ftruncate(file, memorySize))
+	b, err = unix.Mmap(file, 0, memorySize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
 	t.Cleanup(func() { unix.Munmap(b) })
-	return b
+	return file, b
 }
 
 // newDevice is a device whose rings lie in the memory.
-func newDevice(t testing.TB, mem []byte) *Device {
+func newDevice(t testing.TB, file int, features uint64) *Device {
 	t.Helper()
 	d := New(testCID, slog.New(slog.DiscardHandler))
-	t.Cleanup(d.Close) // before its memory goes
-	d.mem = memory{{gpa: guestBase, size: memorySize, uaddr: userBase, mem: mem}}
-	for i := range d.rings {
-		r := &d.rings[i]
-		r.num, r.addressed, r.enabled = entries, true, true
-		r.descAddr, r.availAddr, r.usedAddr = userBase+part(i, 0), userBase+part(i, 1), userBase+part(i, 2)
-		if err := r.translate(d.mem); err != nil {
-			t.Fatal(err)
-		}
-	}
+	t.Cleanup(d.Close)
+	plugIn(t, d, file, features)
 	return d
 }
 
@@ -64,8 +58,8 @@ type guest struct {
 }
 
 func newTestGuest(t testing.TB) *guest {
-	g := &guest{mem: newMemory(t)}
-	g.d = newDevice(t, g.mem)
+	file, mem := newMemory(t)
+	g := &guest{mem: mem, d: newDevice(t, file, 0)}
 	for i := range entries {
 		g.give(rxRing, uint16(i), descWrite, bufferSize)
 	}
@@ -90,7 +84,7 @@ func (g *guest) give(ring int, i uint16, flags uint16, size int) {
 	}
 	le.PutUint16(avail[4+2*(*idx%entries):], i)
 	*idx++
-	atomic.StoreUint32(g.d.rings[ring].word(avail), uint32(*idx)<<16)
+	atomic.StoreUint32(word(avail), uint32(*idx)<<16)
 }
 
 // send gives the device a packet.
@@ -108,7 +102,7 @@ func (g *guest) send(h header, body []byte) {
 // take reads what the device has put into the receive ring and gives the buffers back.
 func (g *guest) take() {
 	for {
-		idx := uint16(atomic.LoadUint32(g.d.rings[rxRing].word(g.mem[part(rxRing, 2):])) >> 16)
+		idx := uint16(atomic.LoadUint32(word(g.mem[part(rxRing, 2):])) >> 16)
 		if idx == g.seen {
 			return
 		}

@@ -1,4 +1,4 @@
-package vuvsock
+package vhostuser
 
 import (
 	"errors"
@@ -44,19 +44,61 @@ const (
 
 	noDescriptor = 1 << 8 // SET_VRING_KICK, CALL and ERR: the message carries none
 
-	features         = 1<<32 | 1<<30 | 1<<featEventIdx // VERSION_1, PROTOCOL_FEATURES, EVENT_IDX
-	protocolFeatures = 1<<0 | 1<<3 | 1<<9              // MQ, REPLY_ACK, CONFIG
+	// VERSION_1, PROTOCOL_FEATURES, EVENT_IDX, INDIRECT_DESC
+	features         = 1<<32 | 1<<30 | 1<<featEventIdx | 1<<featIndirect
+	protocolMQ       = 1 << 0
+	protocolReplyAck = 1 << 3
+	protocolConfig   = 1 << 9
 )
 
-// Serve talks to a front end until it goes away or the device is closed; then every connection is reset, what it gave is let
-// go, and the device can serve another one. A front end that breaks the protocol is an error.
+// Handler is a device as its rings see it. Both are called with the device's lock held.
+type Handler interface {
+	// TurnLocked is called when the guest may have given buffers to a ring.
+	TurnLocked(ring int)
+	// ResetLocked is called when the guest's driver is gone, stops a ring, or begins anew. It may let go of
+	// the lock while it waits for what is under way.
+	ResetLocked()
+}
+
+// Device is the half of a virtio device that every one has. It serves one front end at a time.
+type Device struct {
+	lock    sync.Locker
+	handler Handler
+	config  []byte // the device's configuration space; nil where the front end has its own
+
+	Mem   *Memory // guarded by the lock, like all below; nil without a front end
+	Rings []Ring
+
+	front  *net.UnixConn // the front end that is served
+	closed bool
+}
+
+// New returns a device with so many rings, whose buffers have at most limit bytes each way.
+func New(lock sync.Locker, handler Handler, rings, limit int, config []byte) *Device {
+	d := &Device{lock: lock, handler: handler, config: config, Rings: make([]Ring, rings)}
+	for i := range d.Rings {
+		d.Rings[i] = Ring{call: -1, limit: limit}
+	}
+	return d
+}
+
+// CloseLocked ends the serving of the front end for good.
+func (d *Device) CloseLocked() {
+	d.closed = true
+	if d.front != nil {
+		d.front.Close()
+	}
+}
+
+// Serve talks to a front end until it goes away or the device is closed; then what it gave is let go, and
+// the device can serve another one. A front end that breaks the protocol is an error.
 func (d *Device) Serve(conn *net.UnixConn) error {
 	s := &session{d: d, conn: conn}
 	defer s.end()
-	d.mu.Lock()
+	d.lock.Lock()
 	closed := d.closed
 	d.front = conn
-	d.mu.Unlock()
+	d.lock.Unlock()
 	if closed {
 		return net.ErrClosed
 	}
@@ -181,18 +223,22 @@ func (s *session) reply(request uint32, body []byte) error {
 // end lets go of everything that the front end gave.
 func (s *session) end() {
 	d := s.d
-	d.mu.Lock()
-	d.resetLocked()
-	for i := range d.rings {
-		d.closeRingLocked(&d.rings[i])
-		d.rings[i] = ring{call: -1}
+	d.lock.Lock()
+	d.handler.ResetLocked()
+	for i := range d.Rings {
+		r := &d.Rings[i]
+		r.closeFiles()
+		*r = Ring{call: -1, limit: r.limit, life: r.life + 1}
 	}
-	d.mem.unmap()
-	d.mem, d.front = nil, nil
-	d.mu.Unlock()
+	d.setMemoryLocked(nil)
+	d.front = nil
+	d.lock.Unlock()
 	s.conn.Close()
 	s.wg.Wait()
 }
+
+// errFrontEnd says that QEMU said something that makes no sense.
+var errFrontEnd = errors.New("vhost-user front end")
 
 func number(v uint64) []byte { return le.AppendUint64(nil, v) }
 
@@ -201,49 +247,50 @@ var errShort = errors.New("too short")
 // handle does what a request asks. A nil answer is none.
 func (s *session) handle(m *message) ([]byte, error) {
 	d := s.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock.Lock()
+	defer d.lock.Unlock()
 	b := m.body
 	switch m.request {
 	case reqGetFeatures:
 		return number(features), nil
 	case reqGetProtocolFeatures:
-		return number(protocolFeatures), nil
+		return number(d.protocolFeatures()), nil
 	case reqGetQueueNum:
-		return number(uint64(len(d.rings))), nil
+		return number(uint64(len(d.Rings))), nil
 	case reqGetConfig:
-		return d.config(b)
+		return d.readConfig(b)
 	case reqSetFeatures:
 		if len(b) < 8 {
 			return nil, errShort
 		}
-		for i := range d.rings {
-			d.rings[i].eventIdx = le.Uint64(b)&(1<<featEventIdx) != 0
+		for i := range d.Rings {
+			d.Rings[i].eventIdx = le.Uint64(b)&(1<<featEventIdx) != 0
+			d.Rings[i].indirect = le.Uint64(b)&(1<<featIndirect) != 0
 		}
 		return nil, nil
 	case reqSetOwner, reqSetProtocolFeatures, reqSetConfig, reqSetVringErr:
 		return nil, nil
 	case reqResetOwner:
-		d.resetLocked()
+		d.handler.ResetLocked()
 		return nil, nil
 	case reqSetMemTable:
-		return nil, d.setMemoryLocked(m)
+		return nil, d.takeMemoryLocked(m)
 	case reqSetVringNum, reqSetVringBase, reqSetVringEnable, reqGetVringBase, reqSetVringAddr:
 		if len(b) < 8 {
 			return nil, errShort
 		}
 		i := le.Uint32(b)
-		if i >= uint32(len(d.rings)) {
+		if i >= uint32(len(d.Rings)) {
 			return nil, fmt.Errorf("no ring %d", i)
 		}
-		return s.ringLocked(m.request, &d.rings[i], i, b)
+		return s.ringLocked(m.request, &d.Rings[i], i, b)
 	case reqSetVringKick, reqSetVringCall:
 		if len(b) < 8 {
 			return nil, errShort
 		}
 		v := le.Uint64(b)
 		i := v & 0xff
-		if i >= uint64(len(d.rings)) {
+		if i >= uint64(len(d.Rings)) {
 			return nil, fmt.Errorf("no ring %d", i)
 		}
 		fd := -1
@@ -251,7 +298,7 @@ func (s *session) handle(m *message) ([]byte, error) {
 			fd = m.takeFD(0)
 		}
 		if m.request == reqSetVringCall {
-			d.setCallLocked(&d.rings[i], fd)
+			d.setCallLocked(&d.Rings[i], fd)
 			return nil, nil
 		}
 		return nil, s.setKickLocked(int(i), fd)
@@ -263,69 +310,43 @@ func (s *session) handle(m *message) ([]byte, error) {
 	return nil, nil
 }
 
-// config answers GET_CONFIG: offset, size, flags, then the device's configuration, which is the guest's
-// context id (virtio 1.2, 5.10.4).
-func (d *Device) config(b []byte) ([]byte, error) {
+func (d *Device) protocolFeatures() uint64 {
+	if d.config == nil {
+		return protocolMQ | protocolReplyAck
+	}
+	return protocolMQ | protocolReplyAck | protocolConfig
+}
+
+// readConfig answers GET_CONFIG: offset, size, flags, then the device's configuration.
+func (d *Device) readConfig(b []byte) ([]byte, error) {
 	if len(b) < 12 {
 		return nil, errShort
 	}
 	offset, size := le.Uint32(b), le.Uint32(b[4:])
-	all := number(d.cid)
-	if uint64(len(b)-12) < uint64(size) || uint64(offset)+uint64(size) > uint64(len(all)) {
+	if uint64(len(b)-12) < uint64(size) || uint64(offset)+uint64(size) > uint64(len(d.config)) {
 		return nil, fmt.Errorf("no configuration at %d, %d bytes", offset, size)
 	}
 	out := append([]byte(nil), b...)
-	copy(out[12:], all[offset:offset+size])
+	copy(out[12:], d.config[offset:offset+size])
 	return out, nil
 }
 
-func (d *Device) setMemoryLocked(m *message) error {
-	b := m.body
-	if len(b) < 8 {
-		return errShort
-	}
-	n := le.Uint32(b)
-	if n > maxRegions || len(b) < 8+32*int(n) || len(m.fds) < int(n) {
-		return fmt.Errorf("%d regions in %d bytes with %d descriptors", n, len(b), len(m.fds))
-	}
-	var fresh memory
-	for i := range int(n) {
-		e := b[8+32*i:]
-		r := region{gpa: le.Uint64(e), size: le.Uint64(e[8:]), uaddr: le.Uint64(e[16:])}
-		offset := le.Uint64(e[24:])
-		page := offset &^ uint64(os.Getpagesize()-1)
-		if r.size == 0 || r.size > 1<<46 || offset > 1<<46 || r.gpa+r.size < r.gpa || r.uaddr+r.size < r.uaddr {
-			fresh.unmap()
-			return fmt.Errorf("region of %d bytes at %#x", r.size, r.gpa)
-		}
-		// A page that the file does not have ends the process that touches it.
-		var st unix.Stat_t
-		if err := unix.Fstat(m.fds[i], &st); err != nil || uint64(st.Size) < offset+r.size {
-			fresh.unmap()
-			return fmt.Errorf("region of %d bytes at %d of a file of %d bytes: %w", r.size, offset, st.Size, errShort)
-		}
-		var err error
-		r.mapping, err = unix.Mmap(m.fds[i], int64(page), int(r.size+offset-page), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
-		if err != nil {
-			fresh.unmap()
-			return fmt.Errorf("map the guest's memory: %w", err)
-		}
-		r.mem = r.mapping[offset-page:]
-		fresh = append(fresh, r)
-	}
-	old := d.mem
-	d.mem = fresh
-	for i := range d.rings {
-		if err := d.rings[i].translate(fresh); err != nil {
-			d.rings[i].broken = true
+// setMemoryLocked replaces the guest's memory; the rings are found anew in it.
+func (d *Device) setMemoryLocked(fresh *Memory) {
+	old := d.Mem
+	d.Mem = fresh
+	for i := range d.Rings {
+		if err := d.Rings[i].translate(fresh); err != nil {
+			d.Rings[i].broken = true
 		}
 	}
-	old.unmap()
-	return nil
+	if old != nil {
+		old.Release()
+	}
 }
 
 // ringLocked sets up ring i.
-func (s *session) ringLocked(request uint32, r *ring, i uint32, b []byte) ([]byte, error) {
+func (s *session) ringLocked(request uint32, r *Ring, i uint32, b []byte) ([]byte, error) {
 	d := s.d
 	value := le.Uint32(b[4:])
 	switch request {
@@ -345,25 +366,24 @@ func (s *session) ringLocked(request uint32, r *ring, i uint32, b []byte) ([]byt
 		}
 		r.descAddr, r.usedAddr, r.availAddr = le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])
 		r.addressed, r.broken = true, false
-		return nil, r.translate(d.mem)
+		return nil, r.translate(d.Mem)
 	case reqSetVringEnable:
 		r.enabled = value != 0
 		if r.enabled {
-			d.turnLocked()
+			d.handler.TurnLocked(int(i))
 		}
 	case reqGetVringBase:
-		// The front end stops the ring: the guest's driver goes away or begins anew.
-		r.enabled, r.broken = false, false
-		r.addressed = false
-		r.desc, r.avail, r.used = nil, nil, nil
-		d.closeRingLocked(r)
-		d.resetLocked()
+		// The front end stops the ring: the guest's driver goes away or begins anew, or the machine is paused.
+		r.enabled = false
+		d.handler.ResetLocked()
+		r.stop()
+		r.closeFiles()
 		return le.AppendUint32(le.AppendUint32(nil, i), uint32(r.last)), nil
 	}
 	return nil, nil
 }
 
-func (d *Device) setCallLocked(r *ring, fd int) {
+func (d *Device) setCallLocked(r *Ring, fd int) {
 	if r.call >= 0 {
 		unix.Close(r.call)
 	}
@@ -371,13 +391,13 @@ func (d *Device) setCallLocked(r *ring, fd int) {
 	// The driver may have waited for us to be able to tell it.
 	if fd >= 0 && r.desc != nil {
 		r.signalledValid = false
-		r.notify()
+		r.Notify()
 	}
 }
 
 // setKickLocked takes the descriptor by which the guest tells of new buffers.
 func (s *session) setKickLocked(i, fd int) error {
-	r := &s.d.rings[i]
+	r := &s.d.Rings[i]
 	if r.kick != nil {
 		r.kick.Close()
 		r.kick = nil
@@ -398,8 +418,15 @@ func (s *session) setKickLocked(i, fd int) error {
 			if _, err := kick.Read(b[:]); err != nil {
 				return
 			}
-			s.d.kicked()
+			s.d.Kicked(i)
 		}
 	})
 	return nil
+}
+
+// Kicked is what the guest's notification of a ring does.
+func (d *Device) Kicked(ring int) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	d.handler.TurnLocked(ring)
 }

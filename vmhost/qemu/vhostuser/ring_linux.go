@@ -1,4 +1,4 @@
-package vuvsock
+package vhostuser
 
 import (
 	"encoding/binary"
@@ -14,57 +14,22 @@ import (
 var le = binary.LittleEndian
 
 const (
-	maxRegions   = 32    // QEMU uses one to three; hot-plugged memory adds a few
 	maxRingSize  = 32768 // virtio 1.2, 2.7: the largest a queue may be
-	maxChain     = 1 << 20
+	maxPieces    = 4096  // in one buffer; the largest that Linux makes has 260
 	descNext     = 1
 	descWrite    = 2
+	descIndirect = 4
 	descSize     = 16
 	noInterrupt  = 1 // avail.flags: the driver wants no notification
+	featIndirect = 28
 	featEventIdx = 29
 )
 
 // errRing says that the guest's ring makes no sense. The ring is not used again until it is set up anew.
 var errRing = errors.New("the guest's ring is broken")
 
-// region is a piece of the guest's memory, mapped here.
-type region struct {
-	gpa, size, uaddr uint64
-	mapping          []byte // from the page that the region begins in
-	mem              []byte // the region
-}
-
-// memory is the guest's memory as QEMU has told it.
-type memory []region
-
-func (m memory) unmap() {
-	for _, r := range m {
-		unix.Munmap(r.mapping)
-	}
-}
-
-// guest gives n bytes at a guest-physical address, or nil where the guest has no such memory in one piece.
-func (m memory) guest(addr, n uint64) []byte {
-	for _, r := range m {
-		if off := addr - r.gpa; addr >= r.gpa && off < r.size && n <= r.size-off {
-			return r.mem[off : off+n : off+n]
-		}
-	}
-	return nil
-}
-
-// user gives n bytes at an address of QEMU's.
-func (m memory) user(addr, n uint64) []byte {
-	for _, r := range m {
-		if off := addr - r.uaddr; addr >= r.uaddr && off < r.size && n <= r.size-off {
-			return r.mem[off : off+n : off+n]
-		}
-	}
-	return nil
-}
-
-// ring is one split virtqueue. Its methods are called with the device's lock held.
-type ring struct {
+// Ring is one split virtqueue. Its methods are called with the device's lock held.
+type Ring struct {
 	num                           uint32
 	descAddr, availAddr, usedAddr uint64 // of QEMU's; translated again when the memory changes
 	desc, avail, used             []byte
@@ -72,7 +37,9 @@ type ring struct {
 	usedIdx                       uint16 // the next entry of used to fill
 	signalled                     uint16 // usedIdx at the last notification
 	signalledValid                bool
-	eventIdx                      bool
+	eventIdx, indirect            bool
+	limit                         int    // bytes of a buffer, each way
+	life                          uint64 // counts what ends the buffers that are out
 	enabled, addressed            bool
 	broken                        bool
 	kick                          *os.File
@@ -80,7 +47,7 @@ type ring struct {
 }
 
 // translate finds the ring's parts in memory. A ring that is not wholly in memory is not ready.
-func (r *ring) translate(m memory) error {
+func (r *Ring) translate(m *Memory) error {
 	r.desc, r.avail, r.used = nil, nil, nil
 	if !r.addressed {
 		return nil
@@ -106,29 +73,29 @@ func (r *ring) translate(m memory) error {
 func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
 
 // word is the flags and index word at the head of avail or used.
-func (*ring) word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(unsafe.SliceData(b))) }
+func (*Ring) word(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(unsafe.SliceData(b))) }
 
-func (r *ring) ready() bool { return r.enabled && !r.broken && r.desc != nil }
+func (r *Ring) Ready() bool { return r.enabled && !r.broken && r.desc != nil }
 
-// chain is a buffer of the guest's: pieces that we read, then pieces that we write.
-type chain struct {
-	head     uint16
-	out, in  [][]byte
-	outBytes int
-	inBytes  int
+// Chain is a buffer of the guest's: pieces that we read, then pieces that we write.
+type Chain struct {
+	Head     uint16
+	Out, In  [][]byte
+	OutBytes int
+	InBytes  int
 }
 
-// waiting says how many buffers the guest has given and we have not taken.
-func (r *ring) waiting() uint16 {
+// Waiting says how many buffers the guest has given and we have not taken.
+func (r *Ring) Waiting() uint16 {
 	return uint16(atomic.LoadUint32(r.word(r.avail))>>16) - r.last
 }
 
-// pop takes the guest's next buffer into c; false when there is none. c's slices are used again.
-func (r *ring) pop(m memory, c *chain) (bool, error) {
-	if !r.ready() {
+// Pop takes the guest's next buffer into c; false when there is none. c's slices are used again.
+func (r *Ring) Pop(m *Memory, c *Chain) (bool, error) {
+	if !r.Ready() {
 		return false, nil
 	}
-	n := r.waiting()
+	n := r.Waiting()
 	if n == 0 {
 		return false, nil
 	}
@@ -137,31 +104,43 @@ func (r *ring) pop(m memory, c *chain) (bool, error) {
 	}
 	entry := 4 + 2*(uint32(r.last)&(r.num-1))
 	head := le.Uint16(r.avail[entry:])
-	c.head, c.out, c.in, c.outBytes, c.inBytes = head, c.out[:0], c.in[:0], 0, 0
-	i := uint32(head)
-	for count := uint32(0); ; count++ {
-		if i >= r.num || count >= r.num {
+	c.Head, c.Out, c.In, c.OutBytes, c.InBytes = head, c.Out[:0], c.In[:0], 0, 0
+	table, entries, i := r.desc, r.num, uint32(head)
+	for count, direct := uint32(0), true; ; count++ {
+		if i >= entries || count >= entries {
 			return false, r.fail("a descriptor chain without end")
 		}
 		// Copied out once: the guest can change it while we look.
-		d := [descSize]byte(r.desc[i*descSize:])
+		d := [descSize]byte(table[i*descSize:])
 		addr, size, flags := le.Uint64(d[:]), le.Uint32(d[8:]), le.Uint16(d[12:])
+		if flags&descIndirect != 0 {
+			// virtio 1.2, 2.7.5.3: one table, not within another, and nothing after it.
+			if !r.indirect || !direct || flags&descNext != 0 || size == 0 || size%descSize != 0 || size > maxPieces*descSize {
+				return false, r.fail("an indirect descriptor where none may be")
+			}
+			if table = m.guest(addr, uint64(size)); table == nil {
+				return false, r.fail("a table of descriptors outside the guest's memory")
+			}
+			entries, i, direct = size/descSize, 0, false
+			count = ^uint32(0) // it counts from 0 in the table
+			continue
+		}
 		b := m.guest(addr, uint64(size))
-		if b == nil || size > maxChain {
+		if b == nil || int64(size) > int64(r.limit) {
 			return false, r.fail("a buffer outside the guest's memory")
 		}
 		if flags&descWrite != 0 {
-			c.in = append(c.in, b)
-			c.inBytes += len(b)
+			c.In = append(c.In, b)
+			c.InBytes += len(b)
 		} else {
-			if len(c.in) > 0 {
+			if len(c.In) > 0 {
 				return false, r.fail("a readable piece after a writable one")
 			}
-			c.out = append(c.out, b)
-			c.outBytes += len(b)
+			c.Out = append(c.Out, b)
+			c.OutBytes += len(b)
 		}
-		if c.inBytes > maxChain || c.outBytes > maxChain {
-			return false, r.fail("a buffer larger than any packet")
+		if c.InBytes > r.limit || c.OutBytes > r.limit || len(c.In)+len(c.Out) > maxPieces {
+			return false, r.fail("a buffer larger than any request")
 		}
 		if flags&descNext == 0 {
 			break
@@ -172,13 +151,13 @@ func (r *ring) pop(m memory, c *chain) (bool, error) {
 	return true, nil
 }
 
-func (r *ring) fail(why string) error {
+func (r *Ring) fail(why string) error {
 	r.broken = true
 	return fmt.Errorf("%w: %s", errRing, why)
 }
 
-// push gives a buffer back with n bytes written into it.
-func (r *ring) push(head uint16, n int) {
+// Push gives a buffer back with n bytes written into it.
+func (r *Ring) Push(head uint16, n int) {
 	e := r.used[4+8*(uint32(r.usedIdx)&(r.num-1)):]
 	le.PutUint32(e, uint32(head))
 	le.PutUint32(e[4:], uint32(n))
@@ -187,18 +166,18 @@ func (r *ring) push(head uint16, n int) {
 	atomic.StoreUint32(r.word(r.used), uint32(r.usedIdx)<<16)
 }
 
-// wantKicks asks the guest to tell of its next buffer; true if one came before it could see that.
-func (r *ring) wantKicks() bool {
+// WantKicks asks the guest to tell of its next buffer; true if one came before it could see that.
+func (r *Ring) WantKicks() bool {
 	if r.eventIdx {
 		le.PutUint16(r.used[4+8*r.num:], r.last)
 		// A locked operation orders this store before the load that follows.
 		atomic.AddUint32(new(uint32), 1)
 	}
-	return r.waiting() != 0
+	return r.Waiting() != 0
 }
 
-// notify tells the guest of the buffers given back, if it wants to know.
-func (r *ring) notify() {
+// Notify tells the guest of the buffers given back, if it wants to know.
+func (r *Ring) Notify() {
 	if r.call < 0 || r.used == nil {
 		return
 	}
@@ -215,4 +194,26 @@ func (r *ring) notify() {
 		return
 	}
 	unix.Write(r.call, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+// Life says in which life of the ring a buffer was taken: one of an older life is not given back.
+func (r *Ring) Life() uint64 { return r.life }
+
+// stop forgets where the ring is; buffers that are out are nobody's any more.
+func (r *Ring) stop() {
+	r.enabled, r.broken, r.addressed = false, false, false
+	r.desc, r.avail, r.used = nil, nil, nil
+	r.life++
+}
+
+// closeFiles lets go of the ring's descriptors.
+func (r *Ring) closeFiles() {
+	if r.kick != nil {
+		r.kick.Close()
+		r.kick = nil
+	}
+	if r.call >= 0 {
+		unix.Close(r.call)
+		r.call = -1
+	}
 }
