@@ -6,6 +6,7 @@ package vmhost
 import (
 	"context"
 	"io"
+	"syscall"
 
 	"github.com/covedesk/cove/proxy"
 )
@@ -22,6 +23,11 @@ type Spec struct {
 	Root    string   // path of the read-only root image (erofs, raw)
 	Data    string   // path of the writable data disk; its format is raw
 
+	// Shares are the host's folders that the guest may mount. Where the hypervisor has no file server of its
+	// own, Files serves them; without it the guest gets none.
+	Shares []Share
+	Files  FileServer
+
 	// RunDir is a folder of ours, mode 0700, for sockets of this machine.
 	RunDir string
 
@@ -34,6 +40,18 @@ type Spec struct {
 	// Event is told what happens to the machine while it runs, one call at a time. It must not block.
 	// It may be nil.
 	Event func(Event)
+}
+
+// Share is one folder of the host.
+type Share struct {
+	Path     string // absolute
+	ReadOnly bool
+}
+
+// FileServer answers FUSE requests: vmhost/share has one. in and out are byte streams in pieces; n is how
+// much of out is written. It is called from many goroutines, and outlives its machine.
+type FileServer interface {
+	HandleRequest(in, out [][]byte) (n int, errno syscall.Errno)
 }
 
 // Driver starts machines on one hypervisor.

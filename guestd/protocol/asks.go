@@ -9,10 +9,16 @@ import (
 // folder for each of Config.Shares, named by its index: "0", "1", ….
 const ShareTag = "cove"
 
+// StepShares is the boot step that mounts Config.Shares. Its error is for people; the engine starts without
+// what it names.
+const StepShares = "shares"
+
 // Share is one folder of the host that containers may mount.
 type Share struct {
 	Path     string `json:"path"` // absolute and clean, the same in the guest
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Names are other paths by which the host knows the folder (a link leads there); the same in the guest.
+	Names []string `json:"names,omitempty"`
 }
 
 // Ask is what the guest wants of the host. It has an ID of its own, and the Answer has the same; answers

@@ -36,10 +36,11 @@ const Service = "docker"
 
 // Front serves the engine's API on the host.
 type Front struct {
-	waker Waker
-	paths Paths
-	log   *slog.Logger
-	plain *httputil.ReverseProxy
+	waker  Waker
+	paths  Paths
+	shares Shares
+	log    *slog.Logger
+	plain  *httputil.ReverseProxy
 }
 
 // Connections that wait in the guest for the next plain request: a CLI makes a few at once, an IDE tens.
@@ -49,9 +50,10 @@ const (
 	copyBuffer  = 128 << 10
 )
 
-// New returns a Front. Paths say which mounts mean the guest's own files.
-func New(w Waker, paths Paths, l *slog.Logger) *Front {
-	f := &Front{waker: w, paths: paths, log: l}
+// New returns a Front. Paths say which mounts mean the guest's own files, shares which of the host's can be
+// mounted.
+func New(w Waker, paths Paths, shares Shares, l *slog.Logger) *Front {
+	f := &Front{waker: w, paths: paths, shares: shares, log: l}
 	f.plain = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"

@@ -105,7 +105,9 @@ func endingFront(t *testing.T, w Waker) (path string, end func()) {
 	l, path := listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- New(w, GuestPaths, slog.New(slog.DiscardHandler)).Serve(ctx, l) }()
+	go func() {
+		served <- New(w, GuestPaths, shared{"/srv/shared"}, slog.New(slog.DiscardHandler)).Serve(ctx, l)
+	}()
 	end = func() {
 		cancel()
 		if err := <-served; err != nil {

@@ -37,6 +37,13 @@ func (p Paths) Guest(name string) bool {
 // is some KiB; configs and secrets of swarm are limited to 1 MiB by the engine.
 const maxCreateBody = 16 << 20
 
+// Shares know what of the host can be mounted.
+type Shares interface {
+	// Mount is nil for a path that a container finds as it is on the host, and otherwise a sentence that
+	// names the path and says what to do.
+	Mount(path string) error
+}
+
 // checkPaths refuses a request that mounts a path which the guest would silently create empty. The
 // body is passed on as it came.
 func (f *Front) checkPaths(call Call, r *http.Request) error {
@@ -53,8 +60,9 @@ func (f *Front) checkPaths(call Call, r *http.Request) error {
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	for _, name := range mounted(call.Mounts, body) {
 		if !f.paths.Guest(name) {
-			return &Error{http.StatusBadRequest, fmt.Sprintf("invalid mount: the host's %s is not shared with Cove's VM, so the container would see an empty folder. "+
-				"Use a volume, or `docker cp`. Paths of the VM itself can be mounted: %s", name, strings.Join(f.paths, ", "))}
+			if err := f.shares.Mount(name); err != nil {
+				return &Error{http.StatusBadRequest, "invalid mount: " + err.Error()}
+			}
 		}
 	}
 	return nil

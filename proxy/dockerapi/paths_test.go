@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,21 @@ func TestGuestPaths(t *testing.T) {
 			t.Errorf("Guest(%q) = %t; want %t", row.name, got, row.want)
 		}
 	}
+}
+
+// shared are the folders of the host that the tests' guest has; one that is named "missing" does not exist.
+type shared []string
+
+func (s shared) Mount(name string) error {
+	for _, folder := range s {
+		if strings.HasPrefix(path.Clean(name)+"/", folder+"/") {
+			if path.Base(name) == "missing" {
+				return fmt.Errorf("the host's %s does not exist", name)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("the host's %s is not shared", name)
 }
 
 // containers, volumes and services describe each kind of body with one mount in it.
@@ -122,7 +138,7 @@ func TestPathChecks(t *testing.T) {
 			f := New(waker(func(context.Context, bool) (proxy.Dialer, error) {
 				asked = true
 				return nil, errors.New("asked")
-			}), GuestPaths, slog.New(slog.DiscardHandler))
+			}), GuestPaths, shared{"/srv/shared"}, slog.New(slog.DiscardHandler))
 			w := httptest.NewRecorder()
 			f.ServeHTTP(w, httptest.NewRequest(http.MethodPost, row.uri, strings.NewReader(row.body)))
 			var m struct{ Message string }

@@ -16,6 +16,7 @@ type plumbing struct {
 	control int
 	mux     int
 	vsock   int
+	files   int
 }
 
 // guestCID is the guest's vsock context id. The device lives in our process: the id means something to
@@ -34,7 +35,7 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 	add("-accel", accelArg(accel), "-cpu", cpu(accel))
 	add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", spec.CPUs, spec.CPUs))
 	add("-m", fmt.Sprintf("%dM", spec.Memory>>20))
-	// Shared, because the vsock device in our process reads its rings there.
+	// Shared, because the vsock and file system devices in our process read their rings there.
 	add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", spec.Memory>>20))
 	add("-rtc", "base=utc,driftfix=none")
 	add("-kernel", spec.Kernel)
@@ -56,6 +57,10 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 		// On a port of its own: a save needs it unplugged (platform.md).
 		add("-device", "pcie-root-port,id=plug0,chassis=1,slot=1")
 		add("-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", p.vsock), "-device", "vhost-user-vsock-pci,id=vsock0,chardev=vsock,bus=plug0")
+	}
+	if p.files != 0 {
+		// Linux takes no larger requests than its queue has entries, so the largest that QEMU allows.
+		add("-chardev", fmt.Sprintf("socket,id=files,fd=%d", p.files), "-device", "vhost-user-fs-pci,id=files0,chardev=files,queue-size=1024,tag="+protocol.ShareTag)
 	}
 	add(disk("root", spec.Root, true)...)
 	add(disk("data", spec.Data, false)...)

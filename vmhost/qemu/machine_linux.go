@@ -22,6 +22,7 @@ import (
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/transport"
 	"github.com/covedesk/cove/vmhost"
+	"github.com/covedesk/cove/vmhost/qemu/vufs"
 	"github.com/covedesk/cove/vmhost/qemu/vuvsock"
 	"github.com/digitalocean/go-qemu/qmp"
 	"golang.org/x/sys/unix"
@@ -181,6 +182,17 @@ func (l *launch) pair() (*conn, int, error) {
 	return c, l.inherit(theirs), nil
 }
 
+// serveFiles gives the guest a device for the host's folders, answered over our end of a pair.
+func (l *launch) serveFiles(handler vufs.Handler, conn *conn, log *slog.Logger) {
+	device := vufs.New(handler, log)
+	go func() {
+		if err := device.Serve(conn.UnixConn); err != nil {
+			log.Warn("file system device", "err", err)
+		}
+	}()
+	l.closers = append(l.closers, closeFunc(device.Close))
+}
+
 func (l *launch) inherit(f *os.File) int {
 	l.inherited = append(l.inherited, f)
 	return 2 + len(l.inherited)
@@ -236,7 +248,7 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 	if p.monitor, err = l.listenMonitor(socket); err != nil {
 		return nil, err
 	}
-	var console, control, mux, vsock *conn
+	var console, control, mux, vsock, files *conn
 	for _, s := range []struct {
 		c  **conn
 		fd *int
@@ -244,6 +256,12 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 		if *s.c, *s.fd, err = l.pair(); err != nil {
 			return nil, err
 		}
+	}
+	if spec.Files != nil {
+		if files, p.files, err = l.pair(); err != nil {
+			return nil, err
+		}
+		l.serveFiles(spec.Files, files, d.Log)
 	}
 	l.inherit(lock)
 

@@ -20,6 +20,7 @@ import (
 	"github.com/covedesk/cove/app/internal/lifecycle"
 	"github.com/covedesk/cove/app/internal/localapi"
 	"github.com/covedesk/cove/app/internal/settings"
+	"github.com/covedesk/cove/app/internal/shares"
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/dockerapi"
 	"github.com/covedesk/cove/vmhost"
@@ -47,8 +48,9 @@ type Daemon struct {
 	settingsLock sync.Mutex // one reader or writer of the file at a time
 
 	mu      sync.Mutex
-	start   *start // the last one
-	context string // the docker context, if it was made
+	start   *start      // the last one
+	shared  *shares.Set // what the VM that runs has of the host; nil without one
+	context string      // the docker context, if it was made
 }
 
 var (
@@ -112,7 +114,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	serving, end := context.WithCancelCause(context.Background())
 	defer end(nil)
 	var wg sync.WaitGroup
-	front := dockerapi.New(d, dockerapi.GuestPaths, d.log)
+	front := dockerapi.New(d, dockerapi.GuestPaths, mountable{d}, d.log)
 	wg.Go(func() { end(front.Serve(serving, docker)) })
 	wg.Go(func() { end(localapi.Serve(serving, local, d)) })
 	wg.Go(func() { d.makeContext(serving) })
@@ -231,7 +233,7 @@ func (d *Daemon) store() (*settings.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := settings.Open(d.home.Dir("settings.json"), settings.Host{CPUs: runtime.NumCPU(), Memory: memory})
+	s, err := settings.Open(d.home.Dir("settings.json"), settings.Host{CPUs: runtime.NumCPU(), Memory: memory, Home: userHome(), Temp: os.TempDir()})
 	if err != nil {
 		return s, settingsFailure(err)
 	}

@@ -148,6 +148,17 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	}
 	st.set(func() { st.disk = spec.Data })
 
+	var folders *sharing
+	if err := st.timed("shared folders", func() error { folders, err = d.share(&spec, &config); return err }); err != nil {
+		return nil, err
+	}
+	begun := false
+	defer func() {
+		if !begun {
+			folders.Close()
+		}
+	}()
+
 	console := logFile(d.home.Dir("vm", profile, "console.log"))
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
@@ -167,6 +178,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
 		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), opened: make(chan struct{}, maxOpened)}
 	v.ports = ports.New(v, d.log)
+	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
 	go v.out.Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Secret: v.secret.RevealSecretBytes(), Time: time.Now(), Config: config}})
@@ -302,8 +314,9 @@ type vm struct {
 	out     *protocol.Writer
 	told    func(stage string)
 	ports   *ports.Publisher
-	opened  chan struct{}   // connections of the guest to services of the host
-	refused atomic.Int64    // when one was refused last, in ns
+	opened  chan struct{} // connections of the guest to services of the host
+	refused atomic.Int64  // when one was refused last, in ns
+	folders *sharing
 	held    []protocol.Bind // what a list in pieces has named so far
 
 	word      chan struct{} // closed at the guest's first word
@@ -365,6 +378,10 @@ func (v *vm) take(m protocol.Message) {
 			v.told("setting up the guest")
 		case "containerd":
 			v.told("starting the engine")
+		case protocol.StepShares:
+			if m.Step.Error != "" {
+				v.d.life.Notice("Not every folder of the host is there in the VM: " + m.Step.Error + ".")
+			}
 		}
 	case m.Listening != nil:
 		select {
@@ -539,6 +556,7 @@ func (v *vm) watch(console io.Closer) {
 	}
 	console.Close()
 	v.ports.Close()
+	v.folders.Close()
 	close(v.done)
 }
 

@@ -14,7 +14,9 @@ import (
 // Host is what the ranges and defaults depend on.
 type Host struct {
 	CPUs   int
-	Memory int64 // bytes
+	Memory int64  // bytes
+	Home   string // the user's home folder; empty where it is not known
+	Temp   string // the folder for temporary files
 }
 
 // Values are the settings as the daemon uses them.
@@ -23,7 +25,8 @@ type Values struct {
 	Memory      int64 // bytes
 	Disk        int64 // bytes
 	DataFolder  string
-	Accelerator string          // empty: Cove chooses
+	Accelerator string // empty: Cove chooses
+	Shares      []Share
 	PublishAll  bool            // published ports that name no address are on all of the host's, not on loopback alone
 	SSHAgent    string          // off, or a path; empty: what the environment says
 	Engine      json.RawMessage // empty: nothing is overridden
@@ -50,6 +53,8 @@ type key struct {
 	// parse checks a value and gives its usual form.
 	parse func(Host, string) (string, error)
 	take  func(*Values, string)
+	// check looks at what a value names, when it is set; nil where it names nothing.
+	check func(Host, string) error
 }
 
 // schema is all there is. The CLI, the API and the GUI show it as it stands here.
@@ -93,6 +98,7 @@ var schema = []key{
 		},
 		take: func(v *Values, s string) { v.DataFolder = s },
 	},
+	sharesKey,
 	{
 		name: "accelerator", kind: "choice", applies: restart, description: "What runs the VM's code. auto takes the best that is proven to work.",
 		fallback: func(Host) string { return "auto" },

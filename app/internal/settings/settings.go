@@ -304,6 +304,9 @@ func (s *Store) Set(name, value string) (api.SettingChange, error) {
 		whole = string(m)
 	}
 	form, err := k.parse(s.host, strings.TrimSpace(whole))
+	if err == nil && k.check != nil {
+		err = k.check(s.host, form)
+	}
 	if err != nil {
 		return api.SettingChange{}, s.refuse(k, "", value, err)
 	}
@@ -356,6 +359,8 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 		switch row.kind {
 		case "integer", "json":
 			all[name] = json.RawMessage(value)
+		case "list":
+			all[name] = strings.FieldsFunc(value, func(r rune) bool { return r == ',' })
 		default:
 			all[name] = value
 		}

@@ -50,13 +50,13 @@ func TestDefaults(t *testing.T) {
 		cpus   int
 		memory int64
 	}{
-		{Host{1, 1 * gib}, 1, 512 * mib},
-		{Host{2, 2 * gib}, 2, 1 * gib},
-		{Host{3, 6 * gib}, 2, 2 * gib},
-		{Host{4, 8 * gib}, 2, 2 * gib},
-		{Host{5, 12 * gib}, 3, 3 * gib},
-		{Host{8, 16 * gib}, 4, 4 * gib},
-		{Host{64, 256 * gib}, 32, 8 * gib},
+		{Host{CPUs: 1, Memory: 1 * gib}, 1, 512 * mib},
+		{Host{CPUs: 2, Memory: 2 * gib}, 2, 1 * gib},
+		{Host{CPUs: 3, Memory: 6 * gib}, 2, 2 * gib},
+		{Host{CPUs: 4, Memory: 8 * gib}, 2, 2 * gib},
+		{Host{CPUs: 5, Memory: 12 * gib}, 3, 3 * gib},
+		{Host{CPUs: 8, Memory: 16 * gib}, 4, 4 * gib},
+		{Host{CPUs: 64, Memory: 256 * gib}, 32, 8 * gib},
 	} {
 		v := open(t, file(t, ""), c.host).Values()
 		if v.CPUs != c.cpus || v.Memory != c.memory || v.Disk != 64*gib || v.DataFolder != "" || v.Accelerator != "" || v.Engine != nil {

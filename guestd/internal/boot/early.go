@@ -108,7 +108,7 @@ func Disk(ctx context.Context, serial string) (string, error) {
 // diskPatience is how long a disk may take to show up after its driver is loaded.
 const diskPatience = 20 * time.Second
 
-// Root mounts the read-only root and makes it ours; what the initial file system holds is freed, but
+// Root mounts the root (see skeleton) and makes it ours; what the initial file system holds is freed, but
 // for this program's own pages.
 func Root(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, diskPatience)
@@ -117,8 +117,8 @@ func Root(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount(dev, "/newroot", "erofs", unix.MS_RDONLY, ""); err != nil {
-		return fmt.Errorf("mount the root from %s: %w", dev, err)
+	if err := skeleton(dev, "/newroot"); err != nil {
+		return err
 	}
 	for _, m := range kernelMounts {
 		if err := unix.Mount(m.target, "/newroot"+m.target, "", unix.MS_MOVE, ""); err != nil {

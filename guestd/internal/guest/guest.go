@@ -146,9 +146,10 @@ func (g *Guest) steps() []boot.Step {
 		{Name: "engine settings", After: []string{"hello"}, Run: g.configure},
 		{Name: "ports", After: []string{"root"}, Run: g.openPorts},
 		{Name: "host services", After: []string{"root"}, Run: g.openDoors, Optional: true},
+		{Name: protocol.StepShares, After: []string{"hello", "data disk"}, Run: func(context.Context) error { return boot.Shares(g.config.Shares) }, Optional: true},
 		{Name: "containerd", After: []string{"data disk", "control groups", "engine settings"}, Run: g.startContainerd},
 		// dockerd waits for containerd by itself; the transport's ports are taken before a container could.
-		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services"}, Run: g.startDockerd},
+		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services", protocol.StepShares}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
 		{Name: "grow data disk", After: []string{"ready"}, Run: func(context.Context) error { return boot.Grow(g.reaper, g.dataDev) }, Optional: true},
 	}
@@ -312,7 +313,7 @@ func (g *Guest) openDoors(context.Context) error {
 func (g *Guest) service(name string, args []string, patience time.Duration) *supervise.Service {
 	return &supervise.Service{
 		Name: name, Args: args, Cgroup: boot.Cgroup(name), Log: g.logs[name], Reaper: g.reaper, StopPatience: patience,
-		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TMPDIR=/var/tmp"},
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/var/lib/cove", "TMPDIR=/var/tmp"},
 		Watch: func(c supervise.Change) {
 			g.session.Tell(protocol.Message{Service: &protocol.Service{Name: c.Name, State: string(c.State), Restarts: c.Restarts, Detail: c.Detail}})
 			if c.Name == "dockerd" && c.State == supervise.Starting {
