@@ -142,7 +142,7 @@ func (f *FS) readDir(in *fuse.ReadIn, add func(*handle, fuse.DirEntry) bool) fus
 		}
 		e, size := parseEntry(l.buf)
 		e.Ino ^= prefix
-		if !add(h, e) {
+		if !f.hides(h.node, e.Name) && !add(h, e) {
 			return fuse.OK
 		}
 		l.next, l.buf = e.Off, l.buf[size:]

@@ -36,6 +36,7 @@ type FS struct {
 	log     *slog.Logger
 	server  *fuse.ProtocolServer
 	exports []*export
+	hidden  []hidden
 	groups  []int // of this process: decide what it may do with files of others
 	uid     uint32
 
@@ -73,6 +74,9 @@ func New(shares []Share, o Options) (*FS, error) {
 	}
 	f.nodes.init(o.Descriptors)
 	f.handles.init(min(maxHandles, max(64, limit/2)))
+	for _, path := range o.Hide {
+		f.hide(path)
+	}
 	for i, s := range shares {
 		e := &export{Share: s}
 		if err := f.open(e, i); err != nil {

@@ -32,6 +32,12 @@ func (f *FS) in(id uint64, name string, write bool) (*node, *pathFD, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if f.hides(n, name) {
+		if write {
+			return nil, nil, unix.EACCES
+		}
+		return nil, nil, unix.ENOENT
+	}
 	p, err := f.nodes.use(n)
 	return n, p, err
 }
@@ -92,6 +98,9 @@ func (f *FS) entry(dir *node, dirFD int, name string, out *fuse.EntryOut) error 
 // enter makes the file that fd is known, takes fd over, and fills the answer.
 func (f *FS) enter(dir *node, name string, fd int, out *fuse.EntryOut) (*node, error) {
 	st, err := stat(fd)
+	if err == nil && f.hidesFile(keyOf(&st)) {
+		err = unix.ENOENT
+	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, err

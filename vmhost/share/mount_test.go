@@ -18,6 +18,11 @@ import (
 // attributes (default_permissions), and every user may try (allow_other).
 func mounted(t *testing.T, shares ...Share) (*FS, string) {
 	t.Helper()
+	return mountedWith(t, Options{}, shares...)
+}
+
+func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root; CI runs as root")
 	}
@@ -25,7 +30,7 @@ func mounted(t *testing.T, shares ...Share) (*FS, string) {
 		t.Skip("this machine has no /dev/fuse")
 	}
 	unix.Umask(0)
-	f, err := New(shares, Options{})
+	f, err := New(shares, options)
 	if err != nil {
 		t.Fatal(err)
 	}

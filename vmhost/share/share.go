@@ -24,4 +24,6 @@ type Options struct {
 	// Descriptors bounds those that are kept only to be quick; 0 means a quarter of what the process may
 	// have. Those of files that the guest has open come on top.
 	Descriptors int
+	// Hide are paths of the host that the guest does not get, though they lie in a share: see hidden.
+	Hide []string
 }

@@ -71,7 +71,7 @@ func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config) (*sharing, er
 		served = append(served, share.Share{Path: f.Path, ReadOnly: f.ReadOnly})
 	}
 	if len(served) > 0 {
-		s.fs, err = share.New(served, share.Options{Log: d.log})
+		s.fs, err = share.New(served, share.Options{Log: d.log, Hide: set.Hidden()})
 		switch {
 		case err == nil:
 			spec.Files = s.fs
