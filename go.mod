@@ -24,6 +24,7 @@ require (
 	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json
 	github.com/tidwall/sjson v1.2.5 // changes that key and no other byte
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
+	golang.org/x/net v0.62.0 // httpproxy: tests of what a proxy setting means to the engine
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
 	golang.org/x/term v0.47.0 // raw terminals for cove shell
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // log files that stay small
@@ -37,6 +38,7 @@ require (
 	github.com/containerd/errdefs v1.0.0 // indirect
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
 	github.com/containerd/log v0.1.0 // indirect
+	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/digitalocean/go-libvirt v0.0.0-20220804181439-8648fbde413e // indirect
 	github.com/distribution/reference v0.6.0 // indirect
 	github.com/docker/go-connections v0.6.0 // indirect
@@ -80,7 +82,6 @@ require (
 	go.opentelemetry.io/otel/trace v1.38.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 )

@@ -83,6 +83,8 @@ type Config struct {
 	Engine json.RawMessage `json:"engine,omitempty"`
 	// PublishAddress is where a published port is bound that names no address of the host. Empty: everywhere.
 	PublishAddress string `json:"publishAddress,omitempty"`
+	// Proxy is how the engine reaches the network. Absent: directly.
+	Proxy *Proxy `json:"proxy,omitempty"`
 	// Shares are the host's folders that the guest mounts, each at its path on the host.
 	Shares []Share `json:"shares,omitempty"`
 	// ShutdownSeconds bounds how long an ordered stop of the engine may take; 0 means guestd's default.

@@ -15,7 +15,7 @@ import (
 
 func TestEveryMessageComesBack(t *testing.T) {
 	all := []Message{
-		{Hello: &Hello{Version: Version, Nonce: "n", Secret: []byte("s"), Time: time.Unix(5, 0).UTC(), Config: Config{Hostname: "h", Engine: json.RawMessage(`{"debug":true}`), ShutdownSeconds: 3}}},
+		{Hello: &Hello{Version: Version, Nonce: "n", Secret: []byte("s"), Time: time.Unix(5, 0).UTC(), Config: Config{Hostname: "h", Engine: json.RawMessage(`{"debug":true}`), ShutdownSeconds: 3, Proxy: &Proxy{HTTP: NewSecretURL("http://u:p@h:1"), No: "x"}}}},
 		{SetClock: &SetClock{Time: time.Unix(9, 0).UTC()}}, {Shutdown: &Shutdown{}}, {Ping: &Ping{ID: 7}},
 		{Welcome: &Welcome{Version: 1, Nonce: "n", Kernel: "k", Arch: "a"}}, {Step: &Step{Name: "s", Start: 1, Duration: 2, Error: "e"}},
 		{Listening: &Listening{Vsock: true, Mux: true}}, {Service: &Service{Name: "dockerd", State: "running", Restarts: 2, Detail: "d"}},

@@ -3,13 +3,18 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/client"
 	"github.com/spf13/cobra"
 )
+
+// maxValue is more than the API takes.
+const maxValue = 1 << 20
 
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -58,10 +63,20 @@ func configCommand() *cobra.Command {
 		},
 	}
 	set := &cobra.Command{
-		Use: "set KEY VALUE", Short: "Change a setting", Args: exactly(2),
+		Use: "set KEY VALUE", Short: "Change a setting",
+		Long: "Change a setting. A VALUE of - is read from the standard input: a password in it is then in no list of processes\nand no shell's history.",
+		Args: exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			value := args[1]
+			if value == "-" {
+				b, err := io.ReadAll(io.LimitReader(os.Stdin, maxValue))
+				if err != nil {
+					return fmt.Errorf("read the value: %w", err)
+				}
+				value = strings.TrimSpace(string(b))
+			}
 			return changed(cmd.Context(), asJSON, func(ctx context.Context, c *client.Client) (api.SettingChange, error) {
-				return c.Set(ctx, args[0], args[1])
+				return c.Set(ctx, args[0], value)
 			})
 		},
 	}

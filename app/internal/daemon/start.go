@@ -204,12 +204,12 @@ func (d *Daemon) spec() (vmhost.Spec, protocol.Config, error) {
 		Cmdline: []string{"quiet"},
 		Data:    d.dataDisk(v),
 		RunDir:  d.home.Dir("run"),
-	}, config(v), nil
+	}, d.config(v), nil
 }
 
 // config is what the settings ask of the guest.
-func config(v settings.Values) protocol.Config {
-	c := protocol.Config{Hostname: "cove", Engine: v.Engine, PublishAddress: "127.0.0.1"}
+func (d *Daemon) config(v settings.Values) protocol.Config {
+	c := protocol.Config{Hostname: "cove", Engine: v.Engine, PublishAddress: "127.0.0.1", Proxy: d.proxy(v.Proxy)}
 	if v.PublishAll {
 		c.PublishAddress = ""
 	}

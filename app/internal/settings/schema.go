@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/covedesk/cove/app/internal/hostproxy"
 	"github.com/docker/go-units"
 )
 
@@ -29,7 +31,15 @@ type Values struct {
 	Shares      []Share
 	PublishAll  bool            // published ports that name no address are on all of the host's, not on loopback alone
 	SSHAgent    string          // off, or a path; empty: what the environment says
+	Proxy       Proxy
 	Engine      json.RawMessage // empty: nothing is overridden
+}
+
+// Proxy is what the settings say of HTTP proxies.
+type Proxy struct {
+	Off         bool // none, whatever the host has
+	HTTP, HTTPS hostproxy.URL
+	No          string
 }
 
 const (
@@ -144,6 +154,44 @@ var schema = []key{
 		},
 	},
 	{
+		name: "proxy.mode", kind: "choice", applies: restart, description: "HTTP proxies for the engine, which pulls and builds by them. auto: proxy.http and proxy.https where one is set, else the host's: those of coved's environment, then the system's. off: none.",
+		fallback: func(Host) string { return "auto" },
+		allowed:  func(Host) string { return strings.Join(proxyModes, ", ") },
+		parse: func(_ Host, s string) (string, error) {
+			if !slices.Contains(proxyModes, s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.Proxy.Off = s == "off" },
+	},
+	{
+		name: "proxy.http", kind: "url", applies: restart, description: "The proxy for http, such as http://user:password@proxy.example.com:3128. Its password is kept in settings.json and never shown.",
+		fallback: func(Host) string { return "" },
+		allowed:  func(Host) string { return proxyForm },
+		parse:    proxyURL,
+		take:     func(v *Values, s string) { v.Proxy.HTTP, _ = hostproxy.Parse(s) },
+	},
+	{
+		name: "proxy.https", kind: "url", applies: restart, description: "The proxy for https, which registries speak.",
+		fallback: func(Host) string { return "" },
+		allowed:  func(Host) string { return proxyForm },
+		parse:    proxyURL,
+		take:     func(v *Values, s string) { v.Proxy.HTTPS, _ = hostproxy.Parse(s) },
+	},
+	{
+		name: "proxy.no-proxy", kind: "list", applies: restart, description: "What is reached without a proxy, in place of the host's own list: names, their domains, addresses and networks, with commas between. localhost and docker.internal always are.",
+		fallback: func(Host) string { return "" },
+		allowed:  func(Host) string { return "names, addresses and networks with commas between, or empty" },
+		parse: func(_ Host, s string) (string, error) {
+			if !noProxy.MatchString(s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.Proxy.No = s },
+	},
+	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
 		fallback: func(Host) string { return "{}" },
 		allowed:  func(Host) string { return "a JSON object without " + strings.Join(owned, ", ") },
@@ -157,6 +205,13 @@ var schema = []key{
 }
 
 var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
+
+var proxyModes = []string{"auto", "off"}
+
+const proxyForm = "the URL of a proxy (http, https, socks5, socks5h), or empty"
+
+// noProxy is the form of NO_PROXY: it has no place for a URL, and so none for a password.
+var noProxy = regexp.MustCompile(`^[\pL\pN.,:/\[\]*_ -]*$`)
 
 var publishAddresses = []string{"loopback", "all"}
 

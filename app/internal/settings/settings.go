@@ -97,7 +97,7 @@ func Open(path string, host Host) (*Store, error) {
 		k, err := find(name)
 		if err != nil {
 			s.bad[name] = asWritten(text, name)
-			first = cmp.Or(first, error(&ValueError{File: path, Key: name, Value: value, Allowed: "one of " + names(), Why: "the nearest is " + nearest(name), cause: err}))
+			first = cmp.Or(first, error(&ValueError{File: path, Key: name, Value: key{}.show(value), Allowed: "one of " + names(), Why: "the nearest is " + nearest(name), cause: err}))
 			continue
 		}
 		form, err := k.parse(host, value)
@@ -149,7 +149,7 @@ func (s *Store) setAside() error {
 func (s *Store) Aside() string { return s.aside }
 
 func (s *Store) refuse(k key, file, value string, err error) error {
-	e := &ValueError{File: file, Key: k.name, Value: value, Allowed: k.allowed(s.host)}
+	e := &ValueError{File: file, Key: k.name, Value: k.show(value), Allowed: k.allowed(s.host)}
 	if !errors.Is(err, errRange) {
 		e.Why = err.Error()
 	}
@@ -231,7 +231,7 @@ func (s *Store) List() []api.Setting {
 
 func (s *Store) settingLocked(k key) api.Setting {
 	_, is := s.set[k.name]
-	return api.Setting{Key: k.name, Value: s.valueLocked(k), Default: k.fallback(s.host), Set: is,
+	return api.Setting{Key: k.name, Value: k.show(s.valueLocked(k)), Default: k.fallback(s.host), Set: is,
 		Kind: k.kind, Allowed: k.allowed(s.host), Applies: k.applies, Description: k.description}
 }
 
@@ -248,7 +248,7 @@ func (s *Store) Get(name string) (api.Setting, error) {
 	if one {
 		all := s.engineLocked()
 		value, is := all[inner]
-		v.Key, v.Value, v.Default, v.Set = "engine."+inner, string(value), "", is
+		v.Key, v.Value, v.Default, v.Set = "engine."+inner, k.show(string(value)), "", is
 	}
 	return v, nil
 }
@@ -379,5 +379,5 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
 	}
 	now := s.valueLocked(k)
-	return api.SettingChange{Key: k.name, Value: now, Restart: k.applies == restart && now != before}, nil
+	return api.SettingChange{Key: k.name, Value: k.show(now), Restart: k.applies == restart && now != before}, nil
 }

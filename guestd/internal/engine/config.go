@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/covedesk/cove/guestd/internal/ports"
+	"github.com/covedesk/cove/guestd/protocol"
 )
 
 // Paths of the engine in the guest.
@@ -60,11 +61,27 @@ func publishOn(all map[string]any, address string) {
 	all["default-network-opts"] = map[string]any{"bridge": map[string]string{"com.docker.network.bridge.host_binding_ipv4": address}}
 }
 
+// reachBy makes the engine pull and build by a proxy (moby, daemon/config/config.go, Proxies). It masks the
+// login in its log and in `docker info`.
+func reachBy(all map[string]any, proxy *protocol.Proxy) {
+	if proxy == nil {
+		return
+	}
+	proxies := map[string]any{"no-proxy": proxy.No}
+	for key, url := range map[string]protocol.SecretURL{"http-proxy": proxy.HTTP, "https-proxy": proxy.HTTPS} {
+		if !url.IsZero() {
+			proxies[key] = url.RevealURL()
+		}
+	}
+	all["proxies"] = proxies
+}
+
 // Merge lays a user's daemon.json over ours. Objects are merged key by key, anything else replaces.
 // Ports are published on the address, or where it is empty on all.
-func Merge(user json.RawMessage, address string) ([]byte, error) {
+func Merge(user json.RawMessage, address string, proxy *protocol.Proxy) ([]byte, error) {
 	all := defaults()
 	publishOn(all, address)
+	reachBy(all, proxy)
 	if len(user) > 0 {
 		var theirs map[string]any
 		if err := json.Unmarshal(user, &theirs); err != nil {
@@ -116,8 +133,8 @@ disabled_plugins = [
 `
 
 // Configure writes what both programs read.
-func Configure(user json.RawMessage, publishAddress string) error {
-	docker, err := Merge(user, publishAddress)
+func Configure(user json.RawMessage, publishAddress string, proxy *protocol.Proxy) error {
+	docker, err := Merge(user, publishAddress, proxy)
 	if err != nil {
 		return err
 	}

@@ -3,14 +3,17 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"testing"
+
+	"github.com/covedesk/cove/guestd/protocol"
 )
 
 func merged(t *testing.T, user, address string) map[string]any {
 	t.Helper()
-	b, err := Merge(json.RawMessage(user), address)
+	b, err := Merge(json.RawMessage(user), address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +44,29 @@ func TestAUsersObjectIsMergedAndOursStay(t *testing.T) {
 	if features["x"] != true || features["swarm-nftables"] != true || all["debug"] != true {
 		t.Errorf("Merge = %v", all)
 	}
-	if _, err := Merge(json.RawMessage(`{"Hosts":["tcp://0.0.0.0"]}`), ""); !errors.Is(err, ErrOwned) {
+	if _, err := Merge(json.RawMessage(`{"Hosts":["tcp://0.0.0.0"]}`), "", nil); !errors.Is(err, ErrOwned) {
 		t.Errorf("a user's hosts: %v; want that they are Cove's own", err)
+	}
+}
+
+func TestTheEngineGetsTheProxies(t *testing.T) {
+	proxy := &protocol.Proxy{HTTPS: protocol.NewSecretURL("http://u:p@host.docker.internal:3128"), No: "localhost"}
+	for user, want := range map[string]string{
+		`{}`: `{"https-proxy":"http://u:p@host.docker.internal:3128","no-proxy":"localhost"}`,
+		`{"proxies":{"https-proxy":"http://mine:1"}}`: `{"https-proxy":"http://mine:1","no-proxy":"localhost"}`,
+	} {
+		b, err := Merge(json.RawMessage(user), "", proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all map[string]json.RawMessage
+		if err := json.Unmarshal(b, &all); err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		json.Compact(&got, all["proxies"])
+		if got.String() != want {
+			t.Errorf("Merge of %s has the proxies %s; want %s", user, got.String(), want)
+		}
 	}
 }

@@ -286,7 +286,7 @@ func (g *Guest) names() error {
 }
 
 func (g *Guest) configure(context.Context) error {
-	return engine.Configure(g.config.Engine, g.config.PublishAddress)
+	return engine.Configure(g.config.Engine, g.config.PublishAddress, g.config.Proxy)
 }
 
 // openPorts takes what the engine and its userland proxies say about ports, and gives those their name.
