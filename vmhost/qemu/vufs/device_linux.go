@@ -39,8 +39,10 @@ type Handler interface {
 
 // Device is one virtio file system device. It serves one front end (QEMU) at a time.
 type Device struct {
-	handler Handler
-	log     *slog.Logger
+	handler  Handler
+	log      *slog.Logger
+	patience time.Duration // see drainPatience
+	most     [rings]int    // workers
 
 	mu               sync.Mutex // guards all below; every method ending in Locked needs it
 	half             *vhostuser.Device
@@ -64,7 +66,7 @@ type request struct {
 
 // New returns a device whose requests the handler answers.
 func New(handler Handler, log *slog.Logger) *Device {
-	d := &Device{handler: handler, log: log, out: map[*request]struct{}{}}
+	d := &Device{handler: handler, log: log, patience: drainPatience, most: [rings]int{urgentWorkers, workers}, out: map[*request]struct{}{}}
 	d.idle = sync.NewCond(&d.mu)
 	d.half = vhostuser.New(&d.mu, (*queues)(d), rings, maxBuffer, nil)
 	return d
@@ -89,11 +91,7 @@ type queues Device
 // TurnLocked takes requests while there are workers for them.
 func (q *queues) TurnLocked(ring int) {
 	d := (*Device)(q)
-	most := workers
-	if ring == urgentRing {
-		most = urgentWorkers
-	}
-	for d.running[ring] < most {
+	for d.running[ring] < d.most[ring] {
 		r := d.takeLocked(ring)
 		if r == nil {
 			return
@@ -199,10 +197,10 @@ func (q *queues) ResetLocked() {
 	d.draining = false
 }
 
-// awaitLocked waits for a condition, within drainPatience.
+// awaitLocked waits for a condition, within its patience.
 func (d *Device) awaitLocked(ok func() bool) {
 	late := false
-	timer := time.AfterFunc(drainPatience, func() {
+	timer := time.AfterFunc(d.patience, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		late = true
