@@ -131,6 +131,21 @@ func TestPathChecks(t *testing.T) {
 		{"a service that binds the engine's socket passes", serve, service(`{"Type":"bind","Source":"/var/run/docker.sock","Target":"/x"}`), ""},
 		{"a service with an inline bind is refused", serve, service(inline("local", bound)), "/home/me"},
 		{"a service without a container passes", serve, `{"TaskTemplate":{}}`, ""},
+		{"a bind of a shared folder passes", create, binds("/srv/shared:/x"), ""},
+		{"a bind below a shared folder passes", create, binds("/srv/shared/a/b:/x:ro"), ""},
+		{"a bind of what only begins like a shared folder is refused", create, binds("/srv/shared2:/x"), "/srv/shared2"},
+		{"a bind of what is above a shared folder is refused", create, binds("/srv:/x"), "/srv"},
+		{"a way out of a shared folder is refused", create, binds("/srv/shared/../home:/x"), "/srv/shared/../home"},
+		{"a bind of what does not exist is refused", create, binds("/srv/shared/missing:/x"), "/srv/shared/missing"},
+		{"a bind mount of a shared folder passes", create, mounts(`{"Type":"bind","Source":"/srv/shared/a","Target":"/x"}`), ""},
+		{"a bind mount of what does not exist is refused", create, mounts(`{"Type":"bind","Source":"/srv/shared/missing","Target":"/x"}`), "/srv/shared/missing"},
+		{"a bind mount that asks for its source to be made is refused", create, mounts(`{"Type":"bind","Source":"/srv/shared/missing","Target":"/x","BindOptions":{"CreateMountpoint":true}}`), "/srv/shared/missing"},
+		{"an inline volume that binds a shared folder passes", create, mounts(inline("local", `"type":"none","o":"bind","device":"/srv/shared/a"`)), ""},
+		{"a volume that is a shared folder passes", volume, volumeOf(`"type":"none","o":"bind","device":"/srv/shared/a"`), ""},
+		{"a volume that is what does not exist is refused", volume, volumeOf(`"type":"none","o":"bind","device":"/srv/shared/missing"`), "/srv/shared/missing"},
+		{"a service that binds a shared folder passes", serve, service(`{"Type":"bind","Source":"/srv/shared/a","Target":"/x"}`), ""},
+		{"a service that binds what does not exist is refused", serve, service(`{"Type":"bind","Source":"/srv/shared/missing","Target":"/x"}`), "/srv/shared/missing"},
+		{"a service is refused what does not exist in an update", update, service(`{"Type":"bind","Source":"/srv/shared/missing","Target":"/x"}`), "/srv/shared/missing"},
 		{"other calls are not looked at", "/v1.47/containers/c/start", binds("/home/me:/x"), ""},
 	} {
 		t.Run(row.says, func(t *testing.T) {
@@ -149,7 +164,11 @@ func TestPathChecks(t *testing.T) {
 				}
 				return
 			}
-			if want := fmt.Sprintf("the host's %s is not shared", row.refuses); asked || w.Code != http.StatusBadRequest || !strings.Contains(m.Message, want) {
+			want := fmt.Sprintf("the host's %s is not shared", row.refuses)
+			if strings.HasSuffix(row.refuses, "/missing") {
+				want = fmt.Sprintf("the host's %s does not exist", row.refuses)
+			}
+			if asked || w.Code != http.StatusBadRequest || !strings.Contains(m.Message, want) {
 				t.Errorf("POST %s %s = %d %q; want 400 with %q", row.uri, row.body, w.Code, m.Message, want)
 			}
 		})

@@ -117,6 +117,8 @@ func TestWorkersAreBounded(t *testing.T) {
 	for range entries {
 		g.used(requestRing)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if most > 3 {
 		t.Errorf("%d requests ran at once; want at most 3", most)
 	}
