@@ -139,11 +139,18 @@ func (f *FS) HandleRequest(in, out [][]byte) (n int, errno syscall.Errno) {
 			n, errno = 0, unix.EIO
 		}
 	}()
-	var first [headerSize + 4]byte
-	if gather(first[:], in) < headerSize {
+	var first struct {
+		fuse.InHeader
+		major, minor uint32 // of an INIT
+	}
+	have := gather(unsafe.Slice((*byte)(unsafe.Pointer(&first)), unsafe.Sizeof(first)), in)
+	if have < headerSize {
 		return 0, unix.EIO
 	}
-	h := (*fuse.InHeader)(unsafe.Pointer(&first[0]))
+	h := &first.InHeader
+	if h.Opcode == opInit && (first.major != protocolMajor || first.minor < oldestMinor) {
+		return f.reply(out, h.Unique, unix.EPROTO), 0
+	}
 	if h.Opcode == opSyncFS {
 		return f.reply(out, h.Unique, f.syncAll()), 0
 	}

@@ -14,7 +14,10 @@ import (
 const (
 	headerSize = int(unsafe.Sizeof(fuse.InHeader{}))
 
+	opInit   = 26
 	opSyncFS = 50 // FUSE_SYNCFS: sync(2) in the guest
+
+	protocolMajor, oldestMinor = 7, 31 // of FUSE; Linux 5.4, the first with virtiofs, has 7.31
 )
 
 // smallest is how long a request of an opcode has to be (linux/fuse.h). Those with a name are a byte longer
@@ -57,6 +60,7 @@ var smallest = map[uint32]int{
 	45: int(unsafe.Sizeof(fuse.RenameIn{})),
 	46: int(unsafe.Sizeof(fuse.LseekIn{})),
 	47: int(unsafe.Sizeof(fuse.CopyFileRangeIn{})),
+	52: int(unsafe.Sizeof(fuse.StatxIn{})),
 	51: int(unsafe.Sizeof(fuse.CreateIn{})),
 	53: int(unsafe.Sizeof(fuse.CopyFileRangeIn{})),
 }
