@@ -63,6 +63,11 @@ type Message struct {
 	// On a connection to ServiceAsks, from the guest and from the host.
 	Ask    *Ask    `json:"ask,omitempty"`
 	Answer *Answer `json:"answer,omitempty"`
+
+	// On a connection to ServiceFileEvents, from the guest, the host and the guest.
+	FileReplayer *FileReplayer `json:"fileReplayer,omitempty"`
+	FileEvents   *FileEvents   `json:"fileEvents,omitempty"`
+	FileReplayed *FileReplayed `json:"fileReplayed,omitempty"`
 }
 
 // Hello opens a session. A second Hello, with another nonce, opens a new session with a new secret:

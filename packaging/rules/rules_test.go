@@ -40,6 +40,7 @@ var imports = []struct {
 	{"vmhost/qemu", []string{"vmhost", "proxy", "guestd/protocol"}, false, "drivers never know their user"},
 	{"vmhost/vz", []string{"vmhost", "proxy", "guestd/protocol"}, false, "drivers never know their user"},
 	{"vmhost/wsl2", []string{"vmhost", "proxy", "guestd/protocol"}, false, "drivers never know their user"},
+	{"vmhost/share", []string{"guestd/protocol"}, false, "it serves folders and knows no machine"},
 	{"vmhost", []string{"vmhost", "proxy"}, false, "a machine knows nothing of the daemon"},
 	{"guestd/protocol", nil, true, "both sides of the control port import it"},
 	{"guestd/image", []string{"guestd/image", "vmhost/guestimage", "vmhost", "proxy"}, false, "a recipe needs none of the running parts"},

@@ -20,7 +20,8 @@ func stampOf(st *unix.Statx_t) stamp { return stamp{st.Size, st.Mtime, st.Ctime}
 // Open opens a file. The page cache of the guest stays if the file is as it was at the last open.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	writes := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0
-	n, p, err := f.node(in.NodeId, writes)
+	replaying := f.replaying(&in.InHeader)
+	n, p, err := f.node(in.NodeId, writes && !replaying)
 	if err != nil {
 		return status(err)
 	}
@@ -33,11 +34,18 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 			return status(err)
 		}
 	}
-	fd, err := again(p.fd, int(in.Flags&openFlags))
+	flags := in.Flags
+	if replaying {
+		flags = unix.O_RDONLY // it closes what it opened for writing, and writes nothing
+	}
+	if flags&unix.O_TRUNC != 0 {
+		defer f.changes(n, p.fd)()
+	}
+	fd, err := again(p.fd, int(flags&openFlags))
 	if err != nil {
 		return status(err)
 	}
-	return f.openOut(n, fd, in.Flags, out)
+	return f.openOut(n, fd, flags, out)
 }
 
 func (f *FS) openOut(n *node, fd int, flags uint32, out *fuse.OpenOut) fuse.Status {
@@ -68,12 +76,17 @@ func (t *table) unchanged(n *node, s stamp) bool {
 
 // Create makes a file and opens it.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if f.replaying(&in.InHeader) {
+		return fuse.EPERM
+	}
 	dir, p, err := f.in(in.NodeId, name, true)
 	if err != nil {
 		return status(err)
 	}
 	defer f.nodes.done(p)
+	told := f.announce(created(dir, name))
 	fd, err := openBeneath(p.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, hostMode(unix.S_IFREG, in.Mode))
+	defer told(err == nil)
 	if err == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
 		return f.openCreated(dir, p.fd, name, in, out)
 	}
@@ -91,7 +104,8 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		f.remove(dir, p.fd, name, false)
 		return status(err)
 	}
-	return f.openEntered(n, fd, in.Flags, out)
+	f.closes(n)
+	return f.openEntered(n, fd, in.Flags&^unix.O_TRUNC, out) // it is empty
 }
 
 // openEntered opens a node that is in the answer already; its lookup is taken back when that fails.
@@ -127,11 +141,15 @@ func (f *FS) openCreated(dir *node, dirFD int, name string, in *fuse.CreateIn, o
 		return status(err)
 	}
 	defer f.nodes.done(p)
+	defer f.changes(n, p.fd)()
 	return f.openEntered(n, p.fd, in.Flags, out)
 }
 
 // Tmpfile makes a file without a name, which Link may give it.
 func (f *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	if f.replaying(&in.InHeader) {
+		return fuse.EPERM
+	}
 	dir, err := f.folder(in.NodeId, true)
 	if err != nil {
 		return status(err)
@@ -226,6 +244,7 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 		return 0, status(err)
 	}
 	defer f.handles.done(h)
+	defer f.changes(h.node, h.fd)()
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := f.dropPrivilege(h.node, h.fd); err != nil {
 			return 0, status(err)
@@ -297,6 +316,7 @@ func (f *FS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 		return status(err)
 	}
 	defer f.handles.done(h)
+	defer f.changes(h.node, h.fd)()
 	return status(unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)))
 }
 
@@ -318,6 +338,7 @@ func (f *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32,
 		return 0, status(err)
 	}
 	defer f.handles.done(to)
+	defer f.changes(to.node, to.fd)()
 	a, b := int64(in.OffIn), int64(in.OffOut)
 	n, err := unix.CopyFileRange(from.fd, &a, to.fd, &b, int(min(in.Len, maxCopy)), 0)
 	return uint32(max(n, 0)), status(err)

@@ -43,8 +43,12 @@ type FS struct {
 	nodes   table
 	handles handleTable
 	syncing atomic.Bool
-	running sync.RWMutex // read-locked by each request
-	closed  bool         // under running
+
+	watch    watcher
+	replays  sync.Mutex
+	replayer atomic.Uint32 // the guest's thread that replays what the host did, 0 for none
+	running  sync.RWMutex  // read-locked by each request
+	closed   bool          // under running
 }
 
 // export is one share as it is served.
@@ -72,6 +76,7 @@ func New(shares []Share, o Options) (*FS, error) {
 		groups:        append(groups, os.Getegid()),
 		uid:           uint32(os.Geteuid()),
 	}
+	f.watch.fs = f
 	f.nodes.init(o.Descriptors)
 	f.handles.init(min(maxHandles, max(64, limit/2)))
 	for _, path := range o.Hide {
@@ -85,7 +90,7 @@ func New(shares []Share, o Options) (*FS, error) {
 		}
 		f.exports = append(f.exports, e)
 	}
-	f.server = fuse.NewProtocolServer(f, mountOptions())
+	f.server = fuse.NewProtocolServer(f, MountOptions())
 	return f, nil
 }
 
@@ -103,8 +108,8 @@ func (f *FS) open(e *export, index int) error {
 	return nil
 }
 
-// mountOptions are what we want of the guest's kernel.
-func mountOptions() *fuse.MountOptions {
+// MountOptions are what we want of the guest's kernel; for those who mount without HandleRequest.
+func MountOptions() *fuse.MountOptions {
 	return &fuse.MountOptions{
 		Name:     "cove",
 		MaxWrite: maxRequest,

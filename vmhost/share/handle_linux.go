@@ -83,6 +83,9 @@ func (f *FS) release(id uint64) {
 	}
 	delete(t.byID, id)
 	f.nodes.released(h)
+	if h.flags&unix.O_ACCMODE != unix.O_RDONLY {
+		f.closes(h.node)
+	}
 	h.closed = true
 	if h.uses == 0 {
 		unix.Close(h.fd)

@@ -44,6 +44,11 @@ func (f *FS) in(id uint64, name string, write bool) (*node, *pathFD, error) {
 
 // Lookup makes a name known. That there is none is known to the guest's kernel for a while as well.
 func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if f.replaying(h) {
+		if code, asked := f.scripted(h, name, out); asked {
+			return code
+		}
+	}
 	if h.NodeId == rootID {
 		return f.lookupShare(name, out)
 	}
@@ -53,6 +58,11 @@ func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.
 	}
 	defer f.nodes.done(p)
 	err = f.entry(dir, p.fd, name, out)
+	if err == unix.ENOENT && (f.replaying(h) || f.watch.leaving(dir, name) || f.nodes.child(dir, name) != nil) {
+		// Not for the kernel to keep: that it is gone may be about to be replayed, for which it must ask.
+		f.nodes.unname(dir, name)
+		return fuse.ENOENT
+	}
 	if err == unix.ENOENT {
 		f.nodes.unname(dir, name)
 		out.NodeId = 0
@@ -119,6 +129,9 @@ func (f *FS) enter(dir *node, name string, fd int, out *fuse.EntryOut) (*node, e
 		return nil, err
 	}
 	f.entryOut(n, out)
+	if n.kind == unix.S_IFDIR {
+		f.watch.add(n, p.fd)
+	}
 	return n, nil
 }
 
@@ -130,7 +143,11 @@ func (f *FS) entryOut(n *node, out *fuse.EntryOut) {
 }
 
 // Forget takes back what Lookup and its like gave.
-func (f *FS) Forget(id, count uint64) { f.nodes.forget(id, count) }
+func (f *FS) Forget(id, count uint64) {
+	if n := f.nodes.forget(id, count); n != nil && n.kind == unix.S_IFDIR {
+		f.watch.remove(n)
+	}
+}
 
 // Readlink gives a link as it is: it is followed in the guest, where its target may be something else.
 func (f *FS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {

@@ -27,6 +27,7 @@ func (f *FS) made(dir *node, dirFD int, name string, by fuse.Owner, mode uint32,
 				o.mode |= setGID
 			}
 		}
+		defer f.changes(n, p.fd)()
 		if err = f.setOwner(n, p.fd, &st, o); err == nil {
 			_, err = f.attr(n, p.fd, &out.Attr)
 		}
@@ -36,6 +37,9 @@ func (f *FS) made(dir *node, dirFD int, name string, by fuse.Owner, mode uint32,
 		return nil, err
 	}
 	f.entryOut(n, out)
+	if n.kind == unix.S_IFDIR {
+		f.watch.add(n, p.fd)
+	}
 	return n, nil
 }
 
@@ -80,12 +84,18 @@ func (f *FS) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, o
 
 // create makes what has no open file, and removes it again when it cannot get its owner.
 func (f *FS) create(h *fuse.InHeader, name string, kind, mode uint32, out *fuse.EntryOut, mk func(dir int) error) fuse.Status {
+	if f.replaying(h) {
+		return f.replayCreate(h, name, out)
+	}
 	dir, p, err := f.in(h.NodeId, name, true)
 	if err != nil {
 		return status(err)
 	}
 	defer f.nodes.done(p)
-	if err := mk(p.fd); err != nil {
+	told := f.announce(created(dir, name))
+	err = mk(p.fd)
+	defer told(err == nil)
+	if err != nil {
 		return status(err)
 	}
 	fd, err := openBeneath(p.fd, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
@@ -105,6 +115,9 @@ func (f *FS) create(h *fuse.InHeader, name string, kind, mode uint32, out *fuse.
 
 // Link gives a file one more name.
 func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	if f.replaying(&in.InHeader) {
+		return fuse.EPERM
+	}
 	dir, p, err := f.in(in.NodeId, name, true)
 	if err != nil {
 		return status(err)
@@ -122,7 +135,11 @@ func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.Ent
 		return fuse.EPERM
 	}
 	// The name in /proc is the descriptor itself; following it ends there, also when it is a link.
-	if err := unix.Linkat(unix.AT_FDCWD, procPath(file.fd), p.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	defer f.changes(n, file.fd)()
+	told := f.announce(created(dir, name))
+	err = unix.Linkat(unix.AT_FDCWD, procPath(file.fd), p.fd, name, unix.AT_SYMLINK_FOLLOW)
+	defer told(err == nil)
+	if err != nil {
 		return status(err)
 	}
 	return status(f.entry(dir, p.fd, name, out))
@@ -139,6 +156,9 @@ func (f *FS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status
 }
 
 func (f *FS) unlink(h *fuse.InHeader, name string, folder bool) fuse.Status {
+	if f.replaying(h) {
+		return f.replayDelete(h, name)
+	}
 	dir, p, err := f.in(h.NodeId, name, true)
 	if err != nil {
 		return status(err)
@@ -152,7 +172,9 @@ func (f *FS) remove(dir *node, dirFD int, name string, folder bool) error {
 	if folder {
 		flags = unix.AT_REMOVEDIR
 	}
+	told := f.announce(deleted(dir, name))
 	err := unix.Unlinkat(dirFD, name, flags)
+	told(err == nil)
 	if err == nil || err == unix.ENOENT {
 		f.nodes.unname(dir, name)
 	}
@@ -161,6 +183,9 @@ func (f *FS) remove(dir *node, dirFD int, name string, folder bool) error {
 
 // Rename moves a name, within its share.
 func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName string) fuse.Status {
+	if f.replaying(&in.InHeader) {
+		return f.replayRename(in, name, newName)
+	}
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return fuse.EINVAL
 	}
@@ -177,9 +202,26 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName string) 
 	if from.export != to.export {
 		return fuse.EXDEV
 	}
-	if err := unix.Renameat2(old.fd, name, dir.fd, newName, uint(in.Flags)); err != nil {
+	exchange := in.Flags&unix.RENAME_EXCHANGE != 0
+	moves := []announcement{movedFrom(from, name), movedTo(to, newName)}
+	if exchange {
+		moves = append(moves, movedFrom(to, newName), movedTo(from, name))
+	}
+	if from == to && name == newName {
+		moves = nil // the host's kernel does nothing
+	}
+	if n := f.nodes.child(from, name); n != nil {
+		if file, err := f.nodes.use(n); err == nil {
+			defer f.nodes.done(file)
+			defer f.changes(n, file.fd)()
+		}
+	}
+	told := f.announce(moves...)
+	err = unix.Renameat2(old.fd, name, dir.fd, newName, uint(in.Flags))
+	defer told(err == nil)
+	if err != nil {
 		return status(err)
 	}
-	f.nodes.renamed(from, name, to, newName, in.Flags&unix.RENAME_EXCHANGE != 0)
+	f.nodes.renamed(from, name, to, newName, exchange)
 	return fuse.OK
 }

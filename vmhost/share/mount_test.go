@@ -38,7 +38,7 @@ func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
 	if err := os.Chmod(filepath.Dir(at), 0755); err != nil {
 		t.Fatal(err)
 	}
-	o := mountOptions()
+	o := MountOptions()
 	o.AllowOther = true
 	o.Options = []string{"default_permissions", "suid", "dev"}
 	o.DirectMountStrict = true

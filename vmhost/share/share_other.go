@@ -3,7 +3,9 @@
 package share
 
 import (
+	"context"
 	"errors"
+	"io"
 	"syscall"
 )
 
@@ -18,3 +20,6 @@ func (*FS) HandleRequest(_, _ [][]byte) (int, syscall.Errno) { return 0, syscall
 
 // Close does nothing.
 func (*FS) Close() error { return nil }
+
+// Replay ends at once.
+func (*FS) Replay(context.Context, io.ReadWriteCloser) error { return errors.ErrUnsupported }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,6 +55,14 @@ type node struct {
 	open     []*handle
 	memory   *owner // where the host's file system cannot keep it
 	stamp    stamp  // what the guest's page cache was filled from
+	left     stamp  // as the guest left it at its last change
+	closed   int    // closes of the guest's that are to come back as changes
+	closedAt time.Time
+
+	busy  atomic.Int32  // changes of the guest's that are under way
+	turn  atomic.Uint32 // changes of the guest's that were begun
+	watch int32         // of inotify, 0 for none; under watcher.mu
+	ghost bool          // stands in for a file that there is no more
 }
 
 // pathFD is an O_PATH descriptor that is in use or kept to be quick.
@@ -139,7 +149,7 @@ func (t *table) enter(parent *node, name string, fd int, st *unix.Statx_t, e *ex
 		t.byID[n.id] = n
 		t.byKey[exportKey{e, k}] = n
 	}
-	if parent != nil {
+	if parent != nil && name != "" {
 		t.nameLocked(n, parent, name)
 	}
 	n.lookups++
@@ -200,7 +210,7 @@ func (t *table) useAt(n *node, depth int) (*pathFD, error) {
 		opened = n.open[0]
 	}
 	t.mu.Unlock()
-	if depth > maxDepth || n.export == nil {
+	if depth > maxDepth || n.export == nil || n.ghost {
 		return nil, unix.ESTALE
 	}
 	fd, err := t.reopen(n, links, depth)
@@ -308,12 +318,12 @@ func (t *table) renamed(from *node, name string, to *node, newName string, excha
 }
 
 // forget takes lookups back. The guest may send any number.
-func (t *table) forget(id, count uint64) {
+func (t *table) forget(id, count uint64) (gone *node) {
 	t.mu.Lock()
 	n := t.byID[id]
 	if n == nil || id == rootID {
 		t.mu.Unlock()
-		return
+		return nil
 	}
 	floor := uint64(0)
 	if n.export != nil && n == n.export.root {
@@ -322,6 +332,7 @@ func (t *table) forget(id, count uint64) {
 	n.lookups -= min(count, n.lookups-floor)
 	fd, idle := -1, false
 	if n.lookups == 0 {
+		gone = n
 		delete(t.byID, id)
 		if k := (exportKey{n.export, n.key}); t.byKey[k] == n {
 			delete(t.byKey, k)
@@ -339,6 +350,7 @@ func (t *table) forget(id, count uint64) {
 	if idle {
 		unix.Close(fd)
 	}
+	return gone
 }
 
 func (t *table) closeAll() {

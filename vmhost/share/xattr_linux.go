@@ -70,18 +70,21 @@ func (f *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, to []byte) (uint32, 
 
 // SetXAttr sets one.
 func (f *FS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
-	return f.changeXattr(in.NodeId, name, func(path string) error {
+	return f.changeXattr(&in.InHeader, name, func(path string) error {
 		return unix.Setxattr(path, name, data, int(in.Flags))
 	})
 }
 
 // RemoveXAttr removes one.
 func (f *FS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return f.changeXattr(h.NodeId, name, func(path string) error { return unix.Removexattr(path, name) })
+	return f.changeXattr(h, name, func(path string) error { return unix.Removexattr(path, name) })
 }
 
-func (f *FS) changeXattr(id uint64, name string, change func(path string) error) fuse.Status {
-	n, p, err := f.node(id, true)
+func (f *FS) changeXattr(h *fuse.InHeader, name string, change func(path string) error) fuse.Status {
+	if f.replaying(h) {
+		return fuse.EPERM
+	}
+	n, p, err := f.node(h.NodeId, true)
 	if err != nil {
 		return status(err)
 	}
@@ -92,5 +95,6 @@ func (f *FS) changeXattr(id uint64, name string, change func(path string) error)
 	case !keepsXattr(n.kind):
 		return fuse.EPERM
 	}
+	defer f.changes(n, p.fd)()
 	return status(change(procPath(p.fd)))
 }

@@ -1,0 +1,393 @@
+package share
+
+import (
+	"path"
+	"slices"
+	"strconv"
+
+	"github.com/covedesk/cove/guestd/protocol"
+	"golang.org/x/sys/unix"
+)
+
+// event is a change of the host that the guest is to replay.
+type event struct {
+	seq      uint64
+	op       string
+	kind     uint32
+	from, to place // to of a rename only; a nil dir is a place outside of what the guest knows
+	subject  *node // what it is about, where the guest knows it
+	over     *node // what a rename replaced, where the guest knows it
+	done     bool  // the guest's kernel has taken it; under watcher.mu
+}
+
+// maxEvents bounds what waits to be replayed. Beyond it, the rest is found by looking at every folder.
+const maxEvents = 8192
+
+// queue is what waits to be replayed, and what is being replayed. All under watcher.mu.
+type queue struct {
+	next    uint64
+	waiting []*event
+	sent    []*event
+	current *event         // of sent
+	going   map[place]int  // names that the host removed and the guest's kernel may still have
+	written map[event]bool // contents that wait, to have each once
+	ready   chan struct{}  // has one element when there is something
+	again   bool           // too much was changed: look at every folder
+}
+
+func (q *queue) clear() {
+	*q = queue{next: q.next, going: map[place]int{}, written: map[event]bool{}, ready: make(chan struct{}, 1)}
+}
+
+func (w *watcher) queueUp(e event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	q := &w.queue
+	if w.file == nil {
+		return
+	}
+	if len(q.waiting) >= maxEvents {
+		q.again = true
+		return
+	}
+	switch e.op {
+	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes:
+		if q.written[e] {
+			return
+		}
+		q.written[e] = true
+	case protocol.FileDeleted, protocol.FileRenamed:
+		q.going[e.from]++
+	}
+	q.next++
+	e.seq = q.next
+	q.waiting = append(q.waiting, &e)
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+// entered takes a name that came, went, or came from a place that nobody watches.
+func (w *watcher) entered(dir *node, name string, mask uint32) {
+	known := w.fs.nodes.child(dir, name)
+	switch {
+	case mask&unix.IN_CREATE != 0:
+		w.queueUp(event{op: protocol.FileCreated, kind: w.kindAt(dir, name, mask), from: place{dir, name}})
+	case mask&unix.IN_DELETE != 0:
+		known = fits(known, mask)
+		w.queueUp(event{op: protocol.FileDeleted, kind: kindOf(known, mask), from: place{dir, name}, subject: known})
+	case mask&unix.IN_MOVED_TO != 0:
+		w.renamed(nil, "", dir, name, mask)
+	case mask&unix.IN_MOVED_FROM != 0:
+		w.renamed(dir, name, nil, "", mask)
+	}
+}
+
+// fits drops a node that cannot be what a change is about: its name is another file's by now.
+func fits(n *node, mask uint32) *node {
+	if n != nil && (n.kind == unix.S_IFDIR) != (mask&unix.IN_ISDIR != 0) {
+		return nil
+	}
+	return n
+}
+
+// kindAt is what a change at a name is about; what is there now may be something else already.
+func (w *watcher) kindAt(dir *node, name string, mask uint32) uint32 {
+	if st, err := w.fs.statName(dir, name); err == nil {
+		if kind := uint32(st.Mode) & unix.S_IFMT; (kind == unix.S_IFDIR) == (mask&unix.IN_ISDIR != 0) {
+			return kind
+		}
+	}
+	return kindOf(nil, mask)
+}
+
+func kindOf(n *node, mask uint32) uint32 {
+	switch {
+	case n != nil:
+		return n.kind
+	case mask&unix.IN_ISDIR != 0:
+		return unix.S_IFDIR
+	}
+	return unix.S_IFREG
+}
+
+// renamed takes a rename; one of the places may be unknown.
+func (w *watcher) renamed(from *node, name string, to *node, newName string, mask uint32) {
+	e := event{op: protocol.FileRenamed, from: place{from, name}, to: place{to, newName}}
+	if from != nil {
+		e.subject = fits(w.fs.nodes.child(from, name), mask)
+	}
+	if to != nil {
+		e.over = w.fs.nodes.child(to, newName)
+	}
+	e.kind = kindOf(e.subject, mask)
+	if to != nil && e.subject == nil {
+		e.kind = w.kindAt(to, newName, mask)
+	}
+	w.queueUp(e)
+}
+
+// content takes a change of a file's content or attributes, unless the file is as the guest left it.
+func (w *watcher) content(dir *node, name string, mask uint32) {
+	if mask&unix.IN_CLOSE_WRITE != 0 {
+		if known := w.about(dir, name); known != nil && w.fs.nodes.ownClose(known) {
+			return
+		}
+	}
+	st, own := w.isAsLeft(dir, name)
+	if own {
+		return
+	}
+	e := event{kind: uint32(st.Mode) & unix.S_IFMT, from: place{dir, name}}
+	for _, m := range []struct {
+		mask uint32
+		op   string
+	}{{unix.IN_MODIFY, protocol.FileModified}, {unix.IN_ATTRIB, protocol.FileAttributes}, {unix.IN_CLOSE_WRITE, protocol.FileWritten}} {
+		if mask&m.mask != 0 {
+			e.op = m.op
+			w.queueUp(e)
+		}
+	}
+}
+
+func (w *watcher) about(dir *node, name string) *node {
+	if name == "" {
+		return dir
+	}
+	return w.fs.nodes.child(dir, name)
+}
+
+// isAsLeft says whether a file is as the guest left it at its last change, or is being changed by it, or is
+// gone. Otherwise the host has changed it.
+func (w *watcher) isAsLeft(dir *node, name string) (unix.Statx_t, bool) {
+	for {
+		known := w.about(dir, name)
+		turn, left := uint32(0), stamp{}
+		if known != nil {
+			turn, left = known.turn.Load(), w.fs.nodes.left(known)
+		}
+		if w.busy(dir, name) || known != nil && known.busy.Load() > 0 {
+			return unix.Statx_t{}, true
+		}
+		st, err := w.fs.statName(dir, name)
+		switch {
+		case err != nil || w.busy(dir, name):
+			return st, true
+		case known != w.about(dir, name) || known != nil && known.turn.Load() != turn:
+			continue // the guest changed it while we looked
+		case known == nil:
+			return st, false
+		}
+		return st, left == stampOf(&st)
+	}
+}
+
+// rescan stands in for changes that were lost: of each folder, what the guest knows is compared with what
+// is there.
+func (w *watcher) rescan() {
+	w.mu.Lock()
+	w.own.clear()
+	w.mu.Unlock()
+	w.fs.log.Warn("share: too many changes at once; every known folder is looked at")
+	for _, dir := range w.fs.nodes.folders() {
+		for name, n := range w.fs.nodes.childrenOf(dir) {
+			st, err := w.fs.statName(dir, name)
+			switch {
+			case err != nil:
+				w.entered(dir, name, unix.IN_DELETE)
+			case keyOf(&st) != n.key:
+				w.entered(dir, name, unix.IN_DELETE)
+				w.entered(dir, name, unix.IN_CREATE)
+			default:
+				w.content(dir, name, unix.IN_MODIFY)
+			}
+		}
+		// Names that the guest has not looked up cannot be told; its watchers hear that the folder changed.
+		if link := w.fs.nodes.nameOf(dir); link.parent != nil && link.parent.export != nil {
+			w.queueUp(event{op: protocol.FileAttributes, kind: unix.S_IFDIR, from: place{link.parent, link.name}})
+		}
+	}
+}
+
+// take waits for events and returns those to send. Paths are as the guest's kernel has them once it has
+// replayed what was sent before, so after the rename of a folder a new batch begins.
+func (w *watcher) take(end <-chan struct{}) ([]protocol.FileEvent, bool) {
+	for {
+		w.mu.Lock()
+		q := &w.queue
+		again := q.again && len(q.waiting) == 0
+		if again {
+			q.again = false
+		}
+		n := min(len(q.waiting), protocol.MaxFileEvents)
+		for i, e := range q.waiting[:n] {
+			if e.op == protocol.FileRenamed && e.kind == unix.S_IFDIR {
+				n = i + 1
+				break
+			}
+		}
+		q.sent, q.waiting = q.waiting[:n:n], slices.Clone(q.waiting[n:])
+		for _, e := range q.sent {
+			plain := *e
+			plain.seq = 0
+			delete(q.written, plain)
+		}
+		if len(q.waiting) > 0 {
+			select {
+			case q.ready <- struct{}{}:
+			default:
+			}
+		}
+		sent, ready := q.sent, q.ready
+		w.mu.Unlock()
+		if again {
+			w.rescan()
+			continue
+		}
+		if wire := w.fs.wire(sent); len(wire) > 0 {
+			return wire, true
+		} else if n > 0 {
+			w.replayed()
+			continue
+		}
+		select {
+		case <-ready:
+		case <-end:
+			return nil, false
+		}
+	}
+}
+
+// replayed ends what was sent.
+func (w *watcher) replayed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.queue.sent {
+		w.queue.goneLocked(e)
+	}
+	w.queue.sent, w.queue.current = nil, nil
+}
+
+func (q *queue) goneLocked(e *event) {
+	if e.op != protocol.FileDeleted && e.op != protocol.FileRenamed {
+		return
+	}
+	if q.going[e.from]--; q.going[e.from] <= 0 {
+		delete(q.going, e.from)
+	}
+}
+
+// leaving says whether the guest's kernel has yet to hear that a name is gone. It is then not told so by
+// a lookup, or it would have nothing to remove when it hears it.
+func (w *watcher) leaving(dir *node, name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.queue.going[place{dir, name}] > 0
+}
+
+// wire turns events into messages. One whose folder the guest does not know any more is left out.
+func (f *FS) wire(events []*event) (all []protocol.FileEvent) {
+	for _, e := range events {
+		m := protocol.FileEvent{Seq: e.seq, Op: e.op, Kind: e.kind, Name: []byte(e.from.name), ToName: []byte(e.to.name)}
+		ok := true
+		if e.from.dir != nil {
+			m.Dir, ok = f.nodes.path(e.from.dir)
+		} else {
+			m.Name = []byte(elsewhere)
+		}
+		if e.op == protocol.FileRenamed && ok {
+			if e.to.dir != nil {
+				m.ToDir, ok = f.nodes.path(e.to.dir)
+			} else {
+				m.ToName = []byte(elsewhere)
+			}
+		}
+		if ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// elsewhere is the name, in ReplayFolder, of what is moved out of the guest's sight or comes from there.
+const elsewhere = "elsewhere"
+
+// path is where the guest's kernel has a folder, below the root of the shares.
+func (t *table) path(n *node) ([]byte, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := ""
+	for range maxDepth {
+		if n.id == rootID {
+			return []byte(p), true
+		}
+		if len(n.links) == 0 || len(p) > protocol.MaxFileEventPath {
+			return nil, false
+		}
+		p = path.Join(n.links[0].name, p)
+		n = n.links[0].parent
+	}
+	return nil, false
+}
+
+func (f *FS) statName(dir *node, name string) (st unix.Statx_t, err error) {
+	p, err := f.nodes.use(dir)
+	if err != nil {
+		return st, err
+	}
+	defer f.nodes.done(p)
+	if name == "" {
+		return stat(p.fd)
+	}
+	err = unix.Statx(p.fd, name, unix.AT_SYMLINK_NOFOLLOW, statMask, &st)
+	return st, err
+}
+
+func (t *table) child(dir *node, name string) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return dir.children[name]
+}
+
+func (t *table) childrenOf(dir *node) map[string]*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make(map[string]*node, len(dir.children))
+	for name, n := range dir.children {
+		all[name] = n
+	}
+	return all
+}
+
+func (t *table) nameOf(n *node) link {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(n.links) == 0 {
+		return link{}
+	}
+	return n.links[len(n.links)-1]
+}
+
+func (t *table) left(n *node) stamp {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.left
+}
+
+// folders are the folders of shares that the guest knows.
+func (t *table) folders() (all []*node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range t.byID {
+		if n.kind == unix.S_IFDIR && n.export != nil && !n.ghost {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func seqOf(name string) (uint64, bool) {
+	n, err := strconv.ParseUint(name, 10, 64)
+	return n, err == nil
+}

@@ -1,0 +1,57 @@
+// Package sharetest mounts shares on this machine's own kernel, which then is what a guest's kernel is to
+// them. It is for tests.
+package sharetest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/covedesk/cove/vmhost/share"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Mount serves shares until the test's end, and says where the root of them all is. A test that cannot
+// mount is skipped. As in a guest, permissions are decided by the kernel from the attributes
+// (default_permissions), and every user may try (allow_other).
+func Mount(t *testing.T, shares ...share.Share) (*share.FS, string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root; CI runs as root")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("this machine has no /dev/fuse")
+	}
+	unix.Umask(0)
+	f, err := share.New(shares, share.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := t.TempDir()
+	if err := os.Chmod(filepath.Dir(at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o := share.MountOptions()
+	o.AllowOther = true
+	o.Options = []string{"default_permissions", "suid", "dev"}
+	o.DirectMountStrict = true
+	o.DirectMountFlags = unix.MS_NOATIME
+	server, err := fuse.NewServer(f, at, o)
+	if err != nil {
+		t.Fatalf("mount: %v", err)
+	}
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, 0); err != nil {
+			t.Errorf("something still uses the mount: %v", err)
+			unix.Unmount(at, unix.MNT_DETACH)
+		}
+		server.Wait()
+		f.Close()
+	})
+	return f, at
+}
