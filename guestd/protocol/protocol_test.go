@@ -23,6 +23,8 @@ func TestEveryMessageComesBack(t *testing.T) {
 		{Pong: &Pong{ID: 7}}, {Stopping: &Stopping{Reason: "r"}},
 		{Ask: &Ask{ID: 3, Bind: &Bind{Key: "tcp 127.0.0.1:80", Protocol: "tcp", Address: "127.0.0.1:80", Target: "172.17.0.2:80", Container: "c"}}},
 		{Answer: &Answer{ID: 3, Error: &AskError{Kind: AskInUse, Text: "taken"}}},
+		{FileReplayer: &FileReplayer{Thread: 7}}, {FileReplayed: &FileReplayed{Seq: 9}},
+		{FileEvents: &FileEvents{Events: []FileEvent{{Seq: 9, Op: FileRenamed, Kind: 0o100000, Dir: []byte("0/a"), Name: []byte("\xff\n"), ToDir: []byte("0"), ToName: []byte("b")}}}},
 	}
 	fields := map[string]bool{}
 	var b bytes.Buffer

@@ -43,7 +43,7 @@ func (w *watcher) queueUp(e event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	q := &w.queue
-	if w.file == nil {
+	if w.file == nil || e.from.dir != nil && w.fs.hides(e.from.dir, e.from.name) || e.to.dir != nil && w.fs.hides(e.to.dir, e.to.name) {
 		return
 	}
 	if len(q.waiting) >= maxEvents {

@@ -544,6 +544,7 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	v.mu.Unlock()
 	v.start.set(func() { v.start.transport = t })
 	go v.answerAsks()
+	go v.tellFileEvents()
 	return nil
 }
 

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sharesDir is where all shares are, for root alone: containers get them by the paths of the host.
-const sharesDir = RunDir + "/shares"
+// SharesDir is where all shares are, for root alone: containers get them by the paths of the host.
+const SharesDir = RunDir + "/shares"
 
 // Shares mounts the host's folders, each at its path on the host, and makes the root read-only whatever
 // comes of that. Its error names every folder that could not be mounted.
@@ -36,16 +36,16 @@ func mountShares(shares []protocol.Share) error {
 	if len(shares) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(sharesDir, 0o700); err != nil {
+	if err := os.MkdirAll(SharesDir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount(protocol.ShareTag, sharesDir, "virtiofs", unix.MS_NODEV|unix.MS_NOATIME, ""); err != nil {
+	if err := unix.Mount(protocol.ShareTag, SharesDir, "virtiofs", unix.MS_NODEV|unix.MS_NOATIME, ""); err != nil {
 		return fmt.Errorf("mount the host's folders: %w", err)
 	}
 	var errs []error
 	for i, s := range shares {
 		for _, path := range append([]string{s.Path}, s.Names...) {
-			if err := bindShare(filepath.Join(sharesDir, strconv.Itoa(i)), path, s.ReadOnly); err != nil {
+			if err := bindShare(filepath.Join(SharesDir, strconv.Itoa(i)), path, s.ReadOnly); err != nil {
 				errs = append(errs, fmt.Errorf("mount the host's %s: %w", path, err))
 			}
 		}

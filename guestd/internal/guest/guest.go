@@ -21,6 +21,7 @@ import (
 	"github.com/covedesk/cove/guestd/internal/engine"
 	"github.com/covedesk/cove/guestd/internal/hostservices"
 	"github.com/covedesk/cove/guestd/internal/logs"
+	"github.com/covedesk/cove/guestd/internal/mounts"
 	"github.com/covedesk/cove/guestd/internal/ports"
 	"github.com/covedesk/cove/guestd/internal/reap"
 	"github.com/covedesk/cove/guestd/internal/shell"
@@ -41,13 +42,14 @@ const (
 
 // Guest is the running guest. There is one, in process 1.
 type Guest struct {
-	session control.Session
-	asks    *asks.Asks
-	ports   *ports.Book
-	doors   *hostservices.Doors
-	server  *transport.Server
-	reaper  *reap.Reaper
-	logs    map[string]*logs.Log
+	session  control.Session
+	asks     *asks.Asks
+	ports    *ports.Book
+	doors    *hostservices.Doors
+	replayer *mounts.Replayer
+	server   *transport.Server
+	reaper   *reap.Reaper
+	logs     map[string]*logs.Log
 
 	hello   chan struct{} // closed at the first hello
 	once    sync.Once
@@ -72,6 +74,7 @@ func New() *Guest {
 	g.reaper = reap.New()
 	g.asks = &asks.Asks{Held: func() []protocol.Bind { return g.ports.Held() }}
 	g.ports = ports.NewBook(g.asks)
+	g.replayer = &mounts.Replayer{Root: boot.SharesDir}
 	g.doors = hostservices.New(g.asks)
 	g.session.Hello = g.greeted
 	g.session.SetClock = setClock
@@ -377,8 +380,13 @@ func (g *Guest) handlers() map[string]transport.Handler {
 		protocol.ServiceShell: func(c proxy.Conn) {
 			shell.Serve(context.Background(), g.reaper, boot.Cgroup("shell"), c)
 		},
-		protocol.ServiceLogs:     g.serveLogs,
-		protocol.ServiceAsks:     func(c proxy.Conn) { g.asks.Serve(c) },
+		protocol.ServiceLogs: g.serveLogs,
+		protocol.ServiceAsks: func(c proxy.Conn) { g.asks.Serve(c) },
+		protocol.ServiceFileEvents: func(c proxy.Conn) {
+			if err := g.replayer.Serve(c); err != nil {
+				slog.Info("replay of the host's changes ended", "err", err)
+			}
+		},
 		protocol.ServiceConnect:  ports.Connect,
 		protocol.ServiceCallback: g.doors.Callback,
 	}

@@ -55,6 +55,10 @@ func (r *Replayer) replay(conn io.ReadWriter) error {
 		return fmt.Errorf("open %s: %w", r.Root, err)
 	}
 	defer unix.Close(root)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(root, &fs); err != nil || fs.Type != unix.FUSE_SUPER_MAGIC {
+		return fmt.Errorf("no folders of the host are mounted at %s (%v)", r.Root, err)
+	}
 	in, out := protocol.NewReader(conn), protocol.NewWriter(conn)
 	if err := out.Write(protocol.Message{FileReplayer: &protocol.FileReplayer{Thread: uint32(unix.Gettid())}}); err != nil {
 		return err
