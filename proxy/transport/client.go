@@ -15,33 +15,47 @@ import (
 type Client struct {
 	link   proxy.Link
 	secret Secret
+	warm   warm
 }
 
 var _ proxy.Dialer = (*Client)(nil)
 
 // New returns a Client on the link.
-func New(link proxy.Link, secret Secret) *Client { return &Client{link, secret} }
+func New(link proxy.Link, secret Secret) *Client { return &Client{link: link, secret: secret} }
 
 // Link names the link, such as "vsock".
 func (c *Client) Link() string { return c.link.String() }
 
 // Dial opens an authenticated connection to a service. A peer that is not our guest is
-// ErrNotOurGuest, a service that our guest does not give a *RefusedError.
+// ErrNotOurGuest, a service that our guest does not give a *RefusedError. After KeepWarm the connection
+// may be one that was opened before.
 func (c *Client) Dial(ctx context.Context, service string) (proxy.Conn, error) {
+	if conn, err, is := c.dialWarm(ctx, service); is {
+		return conn, err
+	}
+	return c.dial(ctx, service)
+}
+
+// within runs f on a connection whose deadlines follow the context.
+func within(ctx context.Context, conn proxy.Conn, f func() error) error {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	err := f()
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func (c *Client) dial(ctx context.Context, service string) (proxy.Conn, error) {
 	conn, err := c.link.Open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("dial guest over %s: %w", c.link, err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	err = greet(conn, c.secret, service)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err := within(ctx, conn, func() error { return greet(conn, c.secret, service) }); err != nil {
 		conn.Close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, fmt.Errorf("dial guest service %q over %s: %w", service, c.link, err)
 	}
 	return conn, nil

@@ -55,6 +55,14 @@ func mac(s Secret, role string, host, guest []byte, service string) []byte {
 
 // greet is the host's side, up to the guest's answer.
 func greet(c proxy.Conn, secret Secret, service string) error {
+	if err := prove(c, secret, service); err != nil {
+		return err
+	}
+	return answered(c, service)
+}
+
+// prove is the host's side without the guest's answer.
+func prove(c proxy.Conn, secret Secret, service string) error {
 	if len(service) > maxService {
 		return fmt.Errorf("service name of %d bytes: at most %d", len(service), maxService)
 	}
@@ -72,9 +80,12 @@ func greet(c proxy.Conn, secret Secret, service string) error {
 		return ErrNotOurGuest
 	}
 	ask := append(mac(secret, "host", nonce, theirs, service), byte(len(service)))
-	if _, err := c.Write(append(ask, service...)); err != nil {
-		return err
-	}
+	_, err := c.Write(append(ask, service...))
+	return err
+}
+
+// answered reads the guest's answer to the service that was asked for.
+func answered(c io.Reader, service string) error {
 	var status [1]byte
 	if _, err := io.ReadFull(c, status[:]); err != nil {
 		return err

@@ -124,6 +124,11 @@ func (s *Server) admit(ctx context.Context, conn proxy.Conn) {
 		return
 	}
 	defer s.leave(conn)
+	if name == laterService {
+		if name, err = laterName(conn); err != nil {
+			return
+		}
+	}
 	name, argument, _ := strings.Cut(name, "/")
 	handler := s.services[name]
 	if handler == nil {

@@ -517,6 +517,10 @@ func (v *vm) silence() api.Failure {
 	return f
 }
 
+// warmConns are connections to the guest that wait for their use, such as the next one to a published
+// port: as many as a browser opens at once.
+const warmConns = 6
+
 // connect chooses the transport by a self-test.
 func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	var links []proxy.Link
@@ -538,6 +542,7 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	if err != nil {
 		return err
 	}
+	client.KeepWarm(warmConns)
 	t.Link = client.Link()
 	v.mu.Lock()
 	v.client = client
