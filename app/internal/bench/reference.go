@@ -59,7 +59,7 @@ func (b *bench) startReference(ctx context.Context, accel string) (*reference, e
 	for said.Scan() {
 		fmt.Fprintln(&all, said.Text())
 		if strings.Contains(said.Text(), "reference ready") {
-			go io.Copy(os.Stderr, out)
+			go io.Copy(io.Discard, out)
 			return r, r.openTunnel(ctx, dir, at[3])
 		}
 	}
@@ -120,7 +120,7 @@ func (r *reference) stop() {
 	if r.tunnel != nil && r.tunnel.Process != nil {
 		r.tunnel.Process.Kill() // openTunnel waits for it
 	}
-	if r.qemu.Process.Kill() == nil {
+	if r.qemu.Process.Kill() == nil { // once
 		r.qemu.Wait()
 	}
 }

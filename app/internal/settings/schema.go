@@ -29,8 +29,8 @@ type Values struct {
 	DataFolder  string
 	Accelerator string // empty: Cove chooses
 	Shares      []Share
-	PublishAll  bool            // published ports that name no address are on all of the host's, not on loopback alone
-	SSHAgent    string          // off, or a path; empty: what the environment says
+	PublishAll  bool   // published ports that name no address are on all of the host's, not on loopback alone
+	SSHAgent    string // off, or a path; empty: what the environment says
 	Proxy       Proxy
 	Engine      json.RawMessage // empty: nothing is overridden
 }
