@@ -1,6 +1,6 @@
 module github.com/covedesk/cove
 
-go 1.26.0
+go 1.26.3
 
 // What we use ourselves, each with what it is for.
 require (
@@ -16,6 +16,7 @@ require (
 	github.com/libp2p/go-yamux/v5 v5.1.0 // streams over one byte pipe, with half-close both ways
 	github.com/lima-vm/lima/v2 v2.2.0 // disk images: made and grown by nativeimgutil, foreign ones named by qemuimgutil
 	github.com/mdlayher/vsock v1.4.0 // AF_VSOCK in the guest
+	github.com/miekg/dns v1.1.73 // DNS messages, servers and questions
 	github.com/moby/moby/api v1.56.1 // request bodies of the engine's own version, to find mounts in them
 	github.com/moby/sys/atomicwriter v0.1.0 // files that are replaced whole
 	github.com/sirupsen/logrus v1.10.2 // only to silence lima's packages
@@ -24,15 +25,17 @@ require (
 	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json
 	github.com/tidwall/sjson v1.2.5 // changes that key and no other byte
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
-	golang.org/x/net v0.62.0 // httpproxy: tests of what a proxy setting means to the engine
+	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy in tests of what a proxy setting means to the engine
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
 	golang.org/x/term v0.47.0 // raw terminals for cove shell
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // log files that stay small
+	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237 // TCP/IP in this process: the guest's network ends in it
 )
 
 require (
 	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cheggaaa/pb/v3 v3.1.7 // indirect
 	github.com/containerd/continuity v0.5.0 // indirect
 	github.com/containerd/errdefs v1.0.0 // indirect
@@ -48,6 +51,7 @@ require (
 	github.com/go-logr/logr v1.4.3 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/go-viper/mapstructure/v2 v2.4.0 // indirect
+	github.com/google/btree v1.1.3 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/josharian/native v1.1.0 // indirect
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
@@ -75,13 +79,15 @@ require (
 	github.com/tidwall/pretty v1.2.0 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
-	go.opentelemetry.io/auto/sdk v1.1.0 // indirect
-	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.63.0 // indirect
-	go.opentelemetry.io/otel v1.38.0 // indirect
-	go.opentelemetry.io/otel/metric v1.38.0 // indirect
-	go.opentelemetry.io/otel/trace v1.38.0 // indirect
+	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
+	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.67.0 // indirect
+	go.opentelemetry.io/otel v1.43.0 // indirect
+	go.opentelemetry.io/otel/metric v1.43.0 // indirect
+	go.opentelemetry.io/otel/trace v1.43.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/exp v0.0.0-20250711185948-6ae5c78190dc // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.15.0 // indirect
 )

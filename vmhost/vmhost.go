@@ -31,6 +31,9 @@ type Spec struct {
 	// RunDir is a folder of ours, mode 0700, for sockets of this machine.
 	RunDir string
 
+	// Network is what the machine's network card is plugged into: see Network.
+	Network Network
+
 	// Console receives what the guest prints on its console. It must not block for long.
 	Console io.Writer
 

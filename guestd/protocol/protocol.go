@@ -92,8 +92,16 @@ type Config struct {
 	Proxy *Proxy `json:"proxy,omitempty"`
 	// Shares are the host's folders that the guest mounts, each at its path on the host.
 	Shares []Share `json:"shares,omitempty"`
+	// Network is what the guest cannot learn of its network by DHCP; nil where it is not ours.
+	Network *Network `json:"network,omitempty"`
 	// ShutdownSeconds bounds how long an ordered stop of the engine may take; 0 means guestd's default.
 	ShutdownSeconds int `json:"shutdownSeconds,omitempty"`
+}
+
+// Network is what the engine has to know of the network outside.
+type Network struct {
+	MTU         int    `json:"mtu"`         // the largest packet, in bytes
+	HostAddress string `json:"hostAddress"` // where containers find the host: host-gateway
 }
 
 // SetClock steps or slews the guest's clock to the host's.

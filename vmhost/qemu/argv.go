@@ -17,6 +17,7 @@ type plumbing struct {
 	mux     int
 	vsock   int
 	files   int
+	network int
 }
 
 // guestCID is the guest's vsock context id. The device lives in our process: the id means something to
@@ -64,7 +65,10 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 	}
 	add(disk("root", spec.Root, true)...)
 	add(disk("data", spec.Data, false)...)
-	add("-netdev", "user,id=net0,ipv6=off", "-device", "virtio-net-pci,netdev=net0,romfile=")
+	if p.network != 0 {
+		add("-netdev", fmt.Sprintf("stream,id=net0,server=off,addr.type=fd,addr.str=%d", p.network))
+		add("-device", fmt.Sprintf("virtio-net-pci,netdev=net0,romfile=,host_mtu=%d", spec.Network.MTU()))
+	}
 	add("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng")
 	if arch == "amd64" {
 		add("-device", "pvpanic-pci")

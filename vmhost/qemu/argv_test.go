@@ -10,11 +10,16 @@ import (
 	"github.com/covedesk/cove/vmhost"
 )
 
-var whole = plumbing{monitor: 3, console: 4, control: 5, mux: 6, vsock: 7}
+var whole = plumbing{monitor: 3, console: 4, control: 5, mux: 6, vsock: 7, network: 8}
+
+// cable is a network that nothing is plugged into.
+type cable struct{ vmhost.Network }
+
+func (cable) MTU() int { return 65520 }
 
 func spec() vmhost.Spec {
 	return vmhost.Spec{Name: "default", CPUs: 3, Memory: 2 << 30, Kernel: "/i/vmlinuz", Initrd: "/i/initrd", Root: "/i/root.erofs",
-		Data: `/d/a,b="c" d.raw`, RunDir: "/r", Cmdline: []string{"quiet", "cove.x=1"}}
+		Data: `/d/a,b="c" d.raw`, RunDir: "/r", Network: cable{}, Cmdline: []string{"quiet", "cove.x=1"}}
 }
 
 // values are what follows a flag, wherever it stands.
@@ -128,8 +133,8 @@ func noListeners(t *testing.T, args []string) {
 			t.Errorf("argv has %s: %q", flag, args)
 		}
 	}
-	if got := one(t, args, "-netdev"); got != "user,id=net0,ipv6=off" {
-		t.Errorf("-netdev %s; want the user's network without a forwarded port or a server", got)
+	if got := one(t, args, "-netdev"); got != "stream,id=net0,server=off,addr.type=fd,addr.str=8" {
+		t.Errorf("-netdev %s; want the inherited socket", got)
 	}
 	for _, v := range values(args, "-chardev") {
 		if !regexp.MustCompile(`^socket,id=[a-z]+,fd=[0-9]+(,server=on,wait=off)?$`).MatchString(v) {
@@ -183,5 +188,12 @@ func TestArgvDoesWithoutWhatIsNotThere(t *testing.T) {
 	p.vsock = 0
 	if all := strings.Join(argv(spec(), "kvm", "amd64", p), " "); strings.Contains(all, "vsock") || strings.Contains(all, "pcie-root-port") {
 		t.Errorf("argv without a vsock device has one: %s", all)
+	}
+	p = whole
+	p.network = 0
+	s = spec()
+	s.Network = nil
+	if all := strings.Join(argv(s, "kvm", "amd64", p), " "); strings.Contains(all, "netdev") || strings.Contains(all, "virtio-net") {
+		t.Errorf("argv without a network has a card: %s", all)
 	}
 }

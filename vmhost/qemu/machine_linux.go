@@ -263,6 +263,17 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 		}
 		l.serveFiles(spec.Files, files, d.Log)
 	}
+	if spec.Network != nil {
+		var card *conn
+		if card, p.network, err = l.pair(); err != nil {
+			return nil, err
+		}
+		go func() {
+			if err := spec.Network.Attach(card.UnixConn, vmhost.FrameStream); err != nil {
+				d.Log.Warn("network card", "err", err)
+			}
+		}()
+	}
 	l.inherit(lock)
 
 	device := vuvsock.New(guestCID, d.Log)

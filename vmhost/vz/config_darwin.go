@@ -37,21 +37,17 @@ func assemble(spec vmhost.Spec, log *slog.Logger) (_ parts, err error) {
 	}{
 		{"identity", func() error { return addIdentity(config, id.id) }},
 		{"disks", func() error { return addDisks(config, spec) }},
-		{"network", func() error { return addNetwork(config, hardwareAddress(id.bytes)) }},
+		{"network", func() error { return addNetwork(config, &p, spec.Network, hardwareAddress(id.bytes), log) }},
 		{"random numbers, memory balloon and sockets", func() error { return addSmall(config) }},
 	} {
 		if err := part.add(); err != nil {
+			closeAll(p)
 			return p, fmt.Errorf("configure the machine's %s: %w", part.name, err)
 		}
 	}
 	defer func() {
 		if err != nil {
-			for _, c := range append(p.ours, p.theirs...) {
-				c.Close()
-			}
-			if p.console != nil {
-				p.console.Close()
-			}
+			closeAll(p)
 		}
 	}()
 	mux, err := addPorts(config, &p)
@@ -84,6 +80,16 @@ func assemble(spec vmhost.Spec, log *slog.Logger) (_ parts, err error) {
 	p.vm = &framework{vm, log}
 	p.links = []proxy.Link{newLink(connect), transport.OpenMux(mux)}
 	return p, nil
+}
+
+// closeAll lets go of a machine that did not come to be.
+func closeAll(p parts) {
+	for _, c := range append(p.ours, p.theirs...) {
+		c.Close()
+	}
+	if p.console != nil {
+		p.console.Close()
+	}
 }
 
 // configure says what the machine is: its kernel, processors and memory. The kernel must be an image as
@@ -187,13 +193,13 @@ func addDisks(c *vz.VirtualMachineConfiguration, spec vmhost.Spec) error {
 	return nil
 }
 
-// addNetwork gives the framework's own NAT, for now: our user-mode network takes its place.
-func addNetwork(c *vz.VirtualMachineConfiguration, hardware net.HardwareAddr) error {
-	nat, err := vz.NewNATNetworkDeviceAttachment()
+// addNetwork plugs the card into the Spec's network, or where there is none into the framework's own NAT.
+func addNetwork(c *vz.VirtualMachineConfiguration, p *parts, network vmhost.Network, hardware net.HardwareAddr, log *slog.Logger) error {
+	attachment, err := attach(p, network, log)
 	if err != nil {
 		return err
 	}
-	nic, err := vz.NewVirtioNetworkDeviceConfiguration(nat)
+	nic, err := vz.NewVirtioNetworkDeviceConfiguration(attachment)
 	if err != nil {
 		return err
 	}
@@ -204,6 +210,24 @@ func addNetwork(c *vz.VirtualMachineConfiguration, hardware net.HardwareAddr) er
 	nic.SetMACAddress(address)
 	c.SetNetworkDevicesVirtualMachineConfiguration([]*vz.VirtioNetworkDeviceConfiguration{nic})
 	return nil
+}
+
+// attach makes what the card is plugged into.
+func attach(p *parts, network vmhost.Network, log *slog.Logger) (vz.NetworkDeviceAttachment, error) {
+	if network == nil {
+		return vz.NewNATNetworkDeviceAttachment()
+	}
+	ours, theirs, err := newCard()
+	if err != nil {
+		return nil, err
+	}
+	p.ours, p.theirs = append(p.ours, ours), append(p.theirs, theirs)
+	go func() {
+		if err := network.Attach(ours, vmhost.FrameDatagram); err != nil {
+			log.Warn("network card", "err", err)
+		}
+	}()
+	return vz.NewFileHandleNetworkDeviceAttachment(theirs)
 }
 
 func addSmall(c *vz.VirtualMachineConfiguration) error {

@@ -18,7 +18,10 @@ import (
 // Driver starts machines with the Virtualization framework.
 type Driver struct{ log *slog.Logger }
 
-var _ vmhost.Driver = (*Driver)(nil)
+var (
+	_ vmhost.Driver      = (*Driver)(nil)
+	_ vmhost.CardLimiter = (*Driver)(nil)
+)
 
 // New returns a Driver. It looks at nothing yet: see Check.
 func New(log *slog.Logger) *Driver {
@@ -30,6 +33,10 @@ func New(log *slog.Logger) *Driver {
 
 // Name is "vz".
 func (d *Driver) Name() string { return "vz" }
+
+// CardLimit is Ethernet's own: with larger packets a card on a file handle stops under load
+// (arcboxlabs/arcbox issue 410).
+func (d *Driver) CardLimit() int { return 1500 }
 
 // Check asks macOS for its version and whether the hardware can run guests, and the framework for a
 // machine identifier, which it gives only where this program was built for it. It cannot see whether the

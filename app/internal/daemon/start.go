@@ -163,13 +163,21 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
 	spec.Event = d.happened
+	network, err := d.network()
+	if err != nil {
+		console.Close()
+		return nil, err
+	}
+	spec.Network, config.Network = network, announce(network)
 	stage("choosing an accelerator")
 	var m vmhost.Machine
 	err = st.timed("start the VM", func() error { m, err = d.driver.Start(ctx, spec); return err })
 	if err != nil {
 		console.Close()
+		network.Close()
 		return nil, err
 	}
+	go func() { <-m.Done(); network.Close() }()
 	a := m.Accelerator()
 	st.set(func() {
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}

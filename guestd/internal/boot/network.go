@@ -4,7 +4,9 @@ package boot
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -66,6 +68,13 @@ func Network(ctx context.Context) error {
 }
 
 func apply(link netlink.Link, ack *dhcpv4.DHCPv4) error {
+	// The card may say the same by itself (VIRTIO_NET_F_MTU), and then takes no larger one.
+	if b := ack.Options.Get(dhcpv4.OptionInterfaceMTU); len(b) == 2 {
+		mtu := int(binary.BigEndian.Uint16(b))
+		if err := netlink.LinkSetMTU(link, mtu); err != nil {
+			slog.Warn("set the network card's packet size", "mtu", mtu, "err", err)
+		}
+	}
 	address := &net.IPNet{IP: ack.YourIPAddr, Mask: ack.SubnetMask()}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: address}); err != nil {
 		return fmt.Errorf("set address %s: %w", address, err)

@@ -78,10 +78,11 @@ func reachBy(all map[string]any, proxy *protocol.Proxy) {
 
 // Merge lays a user's daemon.json over ours. Objects are merged key by key, anything else replaces.
 // Ports are published on the address, or where it is empty on all.
-func Merge(user json.RawMessage, address string, proxy *protocol.Proxy) ([]byte, error) {
+func Merge(user json.RawMessage, address string, proxy *protocol.Proxy, network *protocol.Network) ([]byte, error) {
 	all := defaults()
 	publishOn(all, address)
 	reachBy(all, proxy)
+	reach(all, network)
 	if len(user) > 0 {
 		var theirs map[string]any
 		if err := json.Unmarshal(user, &theirs); err != nil {
@@ -133,8 +134,8 @@ disabled_plugins = [
 `
 
 // Configure writes what both programs read.
-func Configure(user json.RawMessage, publishAddress string, proxy *protocol.Proxy) error {
-	docker, err := Merge(user, publishAddress, proxy)
+func Configure(user json.RawMessage, publishAddress string, proxy *protocol.Proxy, network *protocol.Network) error {
+	docker, err := Merge(user, publishAddress, proxy, network)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 func merged(t *testing.T, user, address string) map[string]any {
 	t.Helper()
-	b, err := Merge(json.RawMessage(user), address, nil)
+	b, err := Merge(json.RawMessage(user), address, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestAUsersObjectIsMergedAndOursStay(t *testing.T) {
 	if features["x"] != true || features["swarm-nftables"] != true || all["debug"] != true {
 		t.Errorf("Merge = %v", all)
 	}
-	if _, err := Merge(json.RawMessage(`{"Hosts":["tcp://0.0.0.0"]}`), "", nil); !errors.Is(err, ErrOwned) {
+	if _, err := Merge(json.RawMessage(`{"Hosts":["tcp://0.0.0.0"]}`), "", nil, nil); !errors.Is(err, ErrOwned) {
 		t.Errorf("a user's hosts: %v; want that they are Cove's own", err)
 	}
 }
@@ -55,7 +55,7 @@ func TestTheEngineGetsTheProxies(t *testing.T) {
 		`{}`: `{"https-proxy":"http://u:p@host.docker.internal:3128","no-proxy":"localhost"}`,
 		`{"proxies":{"https-proxy":"http://mine:1"}}`: `{"https-proxy":"http://mine:1","no-proxy":"localhost"}`,
 	} {
-		b, err := Merge(json.RawMessage(user), "", proxy)
+		b, err := Merge(json.RawMessage(user), "", proxy, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,5 +68,25 @@ func TestTheEngineGetsTheProxies(t *testing.T) {
 		if got.String() != want {
 			t.Errorf("Merge of %s has the proxies %s; want %s", user, got.String(), want)
 		}
+	}
+}
+
+func TestMergeSaysWhereTheHostIs(t *testing.T) {
+	b, err := Merge(nil, "127.0.0.1", nil, &protocol.Network{MTU: 65520, HostAddress: "192.168.127.254"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		MTU     int                          `json:"mtu"`
+		Gateway []string                     `json:"host-gateway-ips"`
+		Opts    map[string]map[string]string `json:"default-network-opts"`
+	}
+	if err := json.Unmarshal(b, &got); err != nil {
+		t.Fatal(err)
+	}
+	bridge := got.Opts["bridge"]
+	if got.MTU != 65520 || len(got.Gateway) != 1 || got.Gateway[0] != "192.168.127.254" || bridge["com.docker.network.driver.mtu"] != "65520" ||
+		bridge["com.docker.network.bridge.host_binding_ipv4"] != "127.0.0.1" {
+		t.Errorf("Merge = %s; want the packet size in both places, the host's address, and the address for ports kept", b)
 	}
 }

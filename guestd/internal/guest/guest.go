@@ -289,7 +289,7 @@ func (g *Guest) names() error {
 }
 
 func (g *Guest) configure(context.Context) error {
-	return engine.Configure(g.config.Engine, g.config.PublishAddress, g.config.Proxy)
+	return engine.Configure(g.config.Engine, g.config.PublishAddress, g.config.Proxy, g.config.Network)
 }
 
 // openPorts takes what the engine and its userland proxies say about ports, and gives those their name.

@@ -1,0 +1,241 @@
+package netstack
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/covedesk/cove/proxy"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Bounds of the guest's TCP connections. What is refused for a bound is dropped, not reset: the guest
+// asks again after a second, as it would a server with a full backlog.
+const (
+	// maxDials is how many connections are being opened at once.
+	maxDials = 4096
+	// maxDialsTo is how many of them go to one address: one that answers nothing leaves room for the others.
+	maxDialsTo = maxDials / 4
+	// dialPatience bounds a dial of the host's. The guest's own patience, two minutes with Linux, is not
+	// shortened by it: its next SYN dials again.
+	dialPatience = 20 * time.Second
+	// dialShare is how long a dial keeps its place when all are taken.
+	dialShare = time.Second
+	// maxConns is how many connections are open at once. Each has a socket of the host's, where 20,000
+	// files are a common limit.
+	maxConns = 8192
+)
+
+// A connection's buffers are large while there are few: a guest that fills all of them makes us keep
+// manyConns·largeConn + maxConns·smallConn in each direction, 0.75 GiB.
+const (
+	manyConns = 256
+	largeConn = 1 << 20
+	smallConn = 64 << 10
+)
+
+// tune sets what the stack's connections start with.
+func tune(s *stack.Stack) error {
+	sack, retries, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPSynRetriesOption(4), tcpip.TCPModerateReceiveBufferOption(false)
+	for _, option := range []tcpip.SettableTransportProtocolOption{
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: largeConn, Max: largeConn},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: largeConn, Max: largeConn},
+		&sack, &retries, &moderate,
+	} {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
+			return errors.New(err.String())
+		}
+	}
+	return nil
+}
+
+// tcpForwarder opens on the host what the guest connects to. The guest's connection is accepted when the
+// host's is open, so that a refusal is one.
+type tcpForwarder struct {
+	n      *Network
+	accept *tcp.Forwarder
+
+	mu    sync.Mutex // guards all below
+	dials map[stack.TransportEndpointID]*opening
+	to    map[tcpip.Address]int // of dials
+	first *opening              // the oldest of a list
+	last  *opening
+	conns int
+}
+
+// opening is a connection that is being opened, and its place in the list, oldest first.
+type opening struct {
+	id         stack.TransportEndpointID
+	sequence   uint32 // of the guest's SYN
+	begun      time.Time
+	cancel     context.CancelFunc
+	ctx        context.Context
+	prev, next *opening
+}
+
+func newTCPForwarder(n *Network) *tcpForwarder {
+	f := &tcpForwarder{n: n, dials: map[stack.TransportEndpointID]*opening{}, to: map[tcpip.Address]int{}}
+	f.accept = tcp.NewForwarder(n.stack, largeConn, 2*maxDials, f.open) // its own bound is never met: ours is
+	return f
+}
+
+// HandlePacket takes the segments that belong to no connection: only SYNs begin something.
+func (f *tcpForwarder) HandlePacket(id stack.TransportEndpointID, p *stack.PacketBuffer) bool {
+	h := header.TCP(p.TransportHeader().Slice())
+	if len(h) < header.TCPMinimumSize || h.Flags() != header.TCPFlagSyn && h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck|header.TCPFlagRst) != header.TCPFlagSyn {
+		return false // the stack resets it
+	}
+	if len(destinations(from4(id.LocalAddress))) == 0 {
+		return false
+	}
+	o := f.admit(id, h.SequenceNumber())
+	if o == nil {
+		return true
+	}
+	if !f.accept.HandlePacket(id, p) {
+		f.leave(o)
+		return false
+	}
+	return true
+}
+
+// admit gives a new connection its place, or nil where there is none or it has one.
+func (f *tcpForwarder) admit(id stack.TransportEndpointID, sequence uint32) *opening {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dials[id] != nil || f.to[id.LocalAddress] >= maxDialsTo || f.conns >= maxConns || f.n.ctx.Err() != nil {
+		return nil
+	}
+	if len(f.dials) >= maxDials {
+		if time.Since(f.first.begun) > dialShare {
+			f.first.cancel() // whoever waited longest gives way; its guest asks again
+		}
+		return nil
+	}
+	o := &opening{id: id, sequence: sequence, begun: time.Now(), prev: f.last}
+	o.ctx, o.cancel = context.WithTimeout(f.n.ctx, dialPatience)
+	if f.last == nil {
+		f.first = o
+	} else {
+		f.last.next = o
+	}
+	f.last = o
+	f.dials[id] = o
+	f.to[id.LocalAddress]++
+	f.n.wg.Add(1)
+	return o
+}
+
+// leave gives the place back.
+func (f *tcpForwarder) leave(o *opening) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o.cancel()
+	if o.prev == nil {
+		f.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		f.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	delete(f.dials, o.id)
+	if f.to[o.id.LocalAddress]--; f.to[o.id.LocalAddress] == 0 {
+		delete(f.to, o.id.LocalAddress)
+	}
+	f.n.wg.Done()
+}
+
+// open runs in a goroutine of its own for each request.
+func (f *tcpForwarder) open(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	f.mu.Lock()
+	o := f.dials[id]
+	f.mu.Unlock()
+	if o == nil { // it was let go between two SYNs of the same connection
+		r.Complete(false)
+		return
+	}
+	out, err := f.dial(o.ctx, netip.AddrPortFrom(from4(id.LocalAddress), id.LocalPort))
+	if err != nil {
+		f.refuse(r, o, err)
+		f.leave(o)
+		return
+	}
+	var queue waiter.Queue
+	e, failed := r.CreateEndpoint(&queue)
+	r.Complete(false)
+	f.mu.Lock()
+	f.conns++
+	size := largeConn
+	if f.conns > manyConns {
+		size = smallConn
+	}
+	f.n.wg.Add(1)
+	f.mu.Unlock()
+	f.leave(o)
+	defer func() {
+		f.mu.Lock()
+		f.conns--
+		f.mu.Unlock()
+		f.n.wg.Done()
+	}()
+	if failed != nil { // the guest did not answer, or went away
+		out.Close()
+		return
+	}
+	e.SocketOptions().SetSendBufferSize(int64(size), true)
+	e.SocketOptions().SetReceiveBufferSize(int64(size), true)
+	e.SocketOptions().SetDelayOption(false)
+	e.SocketOptions().SetKeepAlive(true) // a guest that forgot the connection says so
+	in := newGuestConn(&queue, e)
+	defer context.AfterFunc(f.n.ctx, func() { in.abort(); out.Close() })()
+	proxy.Join(in, &hostConn{out, in}, nil)
+}
+
+// dial opens the host's side.
+func (f *tcpForwarder) dial(ctx context.Context, to netip.AddrPort) (proxy.Conn, error) {
+	var err error
+	for _, a := range destinations(to.Addr()) {
+		var c net.Conn
+		c, err = f.n.dial(ctx, "tcp", netip.AddrPortFrom(a, to.Port()).String())
+		if err == nil {
+			if out, ok := c.(proxy.Conn); ok {
+				return out, nil
+			}
+			c.Close()
+			return nil, errors.New("the dialer gives connections that cannot be half-closed")
+		}
+		if !refused(err) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// refuse tells the guest what the host was told: a reset for a refusal, an ICMP message for no route, and
+// nothing where the host heard nothing, so that the guest's own patience counts.
+func (f *tcpForwarder) refuse(r *tcp.ForwarderRequest, o *opening, err error) {
+	if code, ok := unreachable(err); ok {
+		quoted := make([]byte, 8) // ports and sequence number: by them the guest finds its connection
+		binary.BigEndian.PutUint16(quoted, o.id.RemotePort)
+		binary.BigEndian.PutUint16(quoted[2:], o.id.LocalPort)
+		binary.BigEndian.PutUint32(quoted[4:], o.sequence)
+		r.Complete(false)
+		f.n.sendUnreachable(code, uint8(header.TCPProtocolNumber), from4(o.id.RemoteAddress), from4(o.id.LocalAddress), quoted)
+		return
+	}
+	silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, syscall.ETIMEDOUT)
+	r.Complete(!silent)
+}
