@@ -60,7 +60,11 @@ func (b *bench) startReference(ctx context.Context, accel string) (*reference, e
 		fmt.Fprintln(&all, said.Text())
 		if strings.Contains(said.Text(), "reference ready") {
 			go io.Copy(io.Discard, out)
-			return r, r.openTunnel(ctx, dir, at[3])
+			if err := r.openTunnel(ctx, dir, at[3]); err != nil {
+				r.stop()
+				return nil, err
+			}
+			return r, nil
 		}
 	}
 	r.stop()
