@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -261,4 +262,24 @@ func TestAServedPortOutlivesNobody(t *testing.T) {
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("while it is published, binding %s gives %v; want that it is in use", at, err)
 	}
+}
+
+// BuildKit's containers inherit the filter by which published ports wait for the host: their own ports must
+// not, even one that the host has given away.
+func TestABuildsOwnPortsAreNotPublished(t *testing.T) {
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nRUN [\"/bin/probe\", \"bind\", \""+port+"\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := docker("build", "--progress=plain", "--no-cache", dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker build: %v\n%s", err, out)
+	}
+	contains(t, "the build", string(out), "bound "+port)
 }

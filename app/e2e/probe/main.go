@@ -19,7 +19,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | vsock-connect CID PORT | vsock-squat PORT")
+		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | vsock-connect CID PORT | vsock-squat PORT")
 	}
 	switch os.Args[1] {
 	case "engine":
@@ -30,6 +30,8 @@ func main() {
 		ask(os.Args[2], os.Args[3])
 	case "echo-udp":
 		echoUDP(os.Args[2])
+	case "bind":
+		bind(os.Args[2])
 	case "ssh-agent":
 		sshAgent(os.Args[2])
 	case "vsock-connect":
