@@ -288,3 +288,48 @@ func contents(base string) string {
 	})
 	return s.String()
 }
+
+// The shortest requests that a kernel sends are long enough for us: a rename with names of one letter.
+func TestTheShortestRequestsAreAnswered(t *testing.T) {
+	host := t.TempDir()
+	os.WriteFile(host+"/a", nil, 0600)
+	fs, err := New([]Share{{Path: host}}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	ask := func(op uint32, body []byte, names string) int32 {
+		b := make([]byte, headerSize)
+		binary.NativeEndian.PutUint32(b, uint32(headerSize+len(body)+len(names)))
+		binary.NativeEndian.PutUint32(b[4:], op)
+		binary.NativeEndian.PutUint64(b[16:], fs.exports[0].root.id)
+		out := make([]byte, 4096)
+		if n, errno := fs.HandleRequest([][]byte{b, body, []byte(names)}, [][]byte{out}); n < 16 || errno != 0 {
+			t.Fatalf("op %d: %d bytes, %v", op, n, errno)
+		}
+		return -int32(binary.NativeEndian.Uint32(out[4:]))
+	}
+	dir := binary.NativeEndian.AppendUint64(nil, fs.exports[0].root.id)
+	for _, row := range []struct {
+		what  string
+		op    uint32
+		body  []byte
+		names string
+	}{
+		{"rename", 12, dir, "a\x00b\x00"},
+		{"lookup", 1, nil, "b\x00"},
+		{"mkdir", 9, make([]byte, 8), "d\x00"},
+		{"rmdir", 11, nil, "d\x00"},
+		{"mknod", 8, append(binary.NativeEndian.AppendUint32(nil, unix.S_IFREG|0600), make([]byte, 12)...), "n\x00"},
+		{"symlink", 6, nil, "l\x00x\x00"},
+		{"unlink", 10, nil, "n\x00"},
+		{"rename2", 45, append(dir, make([]byte, 8)...), "b\x00c\x00"},
+		{"statfs", 17, nil, ""},
+		{"sync", 50, make([]byte, 8), ""},
+		{"setxattr", 21, append(binary.NativeEndian.AppendUint32(nil, 1), make([]byte, 4)...), "user.a\x00v"},
+	} {
+		if errno := ask(row.op, row.body, row.names); errno != 0 {
+			t.Errorf("%s: %v", row.what, syscall.Errno(errno))
+		}
+	}
+}

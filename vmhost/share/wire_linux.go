@@ -28,7 +28,7 @@ var smallest = map[uint32]int{
 	4:  int(unsafe.Sizeof(fuse.SetAttrIn{})),
 	8:  int(unsafe.Sizeof(fuse.MknodIn{})),
 	9:  int(unsafe.Sizeof(fuse.MkdirIn{})),
-	12: headerSize + 16,
+	12: headerSize + 8,
 	13: int(unsafe.Sizeof(fuse.LinkIn{})),
 	14: int(unsafe.Sizeof(fuse.OpenIn{})),
 	15: int(unsafe.Sizeof(fuse.ReadIn{})),
