@@ -74,6 +74,9 @@ type Bind struct {
 	Target   string `json:"target"`   // IP:port in the guest's network
 	// Container is the container's id where the guest knows it, for people.
 	Container string `json:"container,omitempty"`
+	// HostNetwork says that nobody waits for it: a container on the host network listens by itself, and
+	// what the host cannot give it is for people to know, not for the engine.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
 }
 
 // Release lets go of a listener and of its connections. When the Answer comes the port is free. An

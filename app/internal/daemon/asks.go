@@ -90,6 +90,8 @@ func (v *vm) answer(a protocol.Ask) error {
 		var refused *protocol.AskError
 		if errors.As(err, &refused) && refused.Kind == protocol.AskDenied {
 			v.d.life.Notice(fmt.Sprintf("A port was not published: %v. %s", err, lowPorts))
+		} else if err != nil && a.Bind.HostNetwork {
+			v.unlistened(*a.Bind, err)
 		}
 		return err
 	case a.Release != nil:

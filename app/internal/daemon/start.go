@@ -334,7 +334,8 @@ type vm struct {
 	failed    chan api.Failure
 	done      chan struct{}
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex          // guards all below
+	missing map[string]struct{} // see unlistened
 	client  *transport.Client
 	asked   bool // to stop, by us
 	fatal   *api.Failure

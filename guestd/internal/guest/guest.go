@@ -154,6 +154,7 @@ func (g *Guest) steps() []boot.Step {
 		// dockerd waits for containerd by itself; the transport's ports are taken before a container could.
 		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services", protocol.StepShares}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
+		{Name: "listeners", After: []string{"ready"}, Run: g.followListeners, Optional: true},
 		{Name: "grow data disk", After: []string{"ready"}, Run: func(context.Context) error { return boot.Grow(g.reaper, g.dataDev) }, Optional: true},
 	}
 }
@@ -310,6 +311,16 @@ func (g *Guest) openDoors(context.Context) error {
 		return err
 	}
 	go g.doors.Serve(l, protocol.HostServiceSSHAgent)
+	return nil
+}
+
+// followListeners leads the host's ports to containers on the host network for as long as the guest lives.
+func (g *Guest) followListeners(context.Context) error {
+	go func() {
+		if err := ports.Follow(g.engineUp, g.ports, g.config.PublishAddress); err != nil {
+			slog.Error("listeners on the host network are not followed", "err", err)
+		}
+	}()
 	return nil
 }
 

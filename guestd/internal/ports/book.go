@@ -80,10 +80,21 @@ func (b *Book) set(key string, bind *protocol.Bind) {
 	b.held[key] = *bind
 }
 
+// bindKey names a binding by its address.
+func bindKey(b protocol.Bind) string { return b.Protocol + " " + b.Address }
+
+// taken says whether the host listens under this name already.
+func (b *Book) taken(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, is := b.held[key]
+	return is
+}
+
 // Bind asks the host to listen; where it does already, to lead there from now on. The Bind's Key is set
 // here. A refusal is a *protocol.AskError.
 func (b *Book) Bind(ctx context.Context, bind protocol.Bind) (*Lease, error) {
-	bind.Key = bind.Protocol + " " + bind.Address
+	bind.Key = bindKey(bind)
 	e := b.entry(bind.Key)
 	e.mu.Lock()
 	defer e.mu.Unlock()
