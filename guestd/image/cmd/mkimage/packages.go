@@ -25,7 +25,7 @@ const suite = "trixie"
 func wanted(arch string) []string {
 	return []string{
 		"base-files", "base-passwd", "bash", "busybox-static", "ca-certificates",
-		"e2fsprogs", "git", "iproute2", "kmod", "mount", "netbase", "nftables", "openssh-client",
+		"e2fsprogs", "git", "iproute2", "iptables", "kmod", "mount", "netbase", "nftables", "openssh-client",
 		"tini", "util-linux", "xz-utils", "linux-image-cloud-" + arch,
 	}
 }

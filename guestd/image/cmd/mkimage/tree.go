@@ -44,6 +44,9 @@ var links = map[string]string{
 	"etc/cni":         "/var/lib/cove/cni",
 	"etc/mtab":        "/proc/self/mounts",
 	"usr/local/sbin":  "bin",
+	// Swarm's routing mesh asks for these in its own network namespaces, whatever the firewall back end.
+	"usr/sbin/iptables":  "xtables-nft-multi",
+	"usr/sbin/ip6tables": "xtables-nft-multi",
 }
 
 // texts are files of our own.
