@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SharesDir is where all shares are, for root alone: containers get them by the paths of the host.
-const SharesDir = RunDir + "/shares"
+// SharesDir is where all shares are. The folder around it is for root alone: containers get them by the paths
+// of the host.
+const SharesDir = RunDir + "/shares/all"
 
 // Shares mounts the host's folders, each at its path on the host, and makes the root read-only whatever
 // comes of that. Its error names every folder that could not be mounted.
