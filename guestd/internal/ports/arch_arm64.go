@@ -1,3 +1,5 @@
+//go:build linux
+
 package ports
 
 import "golang.org/x/sys/unix"
