@@ -19,7 +19,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | vsock-connect CID PORT | vsock-squat PORT")
+		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | record DIR LAST | files DIR | lock flock|posix FILE | try-lock flock|posix FILE | vsock-connect CID PORT | vsock-squat PORT")
 	}
 	switch os.Args[1] {
 	case "engine":
@@ -34,6 +34,12 @@ func main() {
 		bind(os.Args[2])
 	case "ssh-agent":
 		sshAgent(os.Args[2])
+	case "record":
+		record(os.Args[2], os.Args[3])
+	case "files":
+		files(os.Args[2])
+	case "lock", "try-lock":
+		lock(os.Args[2], os.Args[3], os.Args[1] == "try-lock")
 	case "vsock-connect":
 		vsockConnect(number(os.Args[2]), number(os.Args[3]))
 	case "vsock-squat":
