@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/covedesk/cove/vmhost/share"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -46,11 +47,23 @@ func Mount(t *testing.T, shares ...share.Share) (*share.FS, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(at, 0); err != nil {
+		// Another program of the machine may look at the mount just now, or have a copy of it in a
+		// namespace of its own, which keeps the server busy for as long as that lives.
+		err := unix.Unmount(at, 0)
+		for end := time.Now().Add(20 * time.Second); err == unix.EBUSY && time.Now().Before(end); err = unix.Unmount(at, 0) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if err != nil {
 			t.Errorf("something still uses the mount: %v", err)
 			unix.Unmount(at, unix.MNT_DETACH)
 		}
-		server.Wait()
+		ended := make(chan struct{})
+		go func() { server.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Log("the mount lives on elsewhere")
+		}
 		f.Close()
 	})
 	return f, at
