@@ -35,8 +35,13 @@ func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := t.TempDir()
-	if err := os.Chmod(filepath.Dir(at), 0755); err != nil {
+	// Not below /tmp: a Cove that runs on this machine shares that, and its guest would look at the mount.
+	at, err := os.MkdirTemp("/var/tmp", "cove-share-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(at) })
+	if err := os.Chmod(at, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	o := MountOptions()

@@ -71,6 +71,7 @@ type pathFD struct {
 	uses int  // under table.mu
 	gone bool // closed when uses comes to 0
 	at   *list.Element
+	last time.Time // of a file on another file system than its share: see sweep
 }
 
 // table holds the nodes. Nothing waits with its lock held.
@@ -82,6 +83,9 @@ type table struct {
 	recent *list.List // of *node with a path, the least recently used at the back
 	keep   int
 	devs   map[uint64]uint64 // the host's devices in the order in which they were met
+
+	foreign map[*node]bool // those with a path that holds another file system than their share's
+	sweeper *time.Timer
 }
 
 const (
@@ -98,6 +102,7 @@ func (t *table) init(keep int) {
 	t.recent = list.New()
 	t.keep = keep
 	t.devs = map[uint64]uint64{}
+	t.foreign = map[*node]bool{}
 }
 
 func (t *table) addRoot(e *export, fd int, k key, ino uint64, index int) *node {
@@ -166,7 +171,37 @@ func (t *table) keepLocked(n *node, fd int) []int {
 	}
 	n.path = &pathFD{fd: fd}
 	n.path.at = t.recent.PushFront(n)
+	if n.export != nil && n.export.root != nil && n.key.dev != n.export.root.key.dev {
+		n.path.last = time.Now()
+		t.foreign[n] = true
+		if t.sweeper == nil {
+			t.sweeper = time.AfterFunc(idleForeign, t.sweep)
+		}
+	}
 	return t.trimLocked()
+}
+
+// idleForeign is how long a disk that is mounted below a share stays busy after its last use.
+const idleForeign = time.Second
+
+// sweep closes descriptors that would keep the user from unmounting a disk.
+func (t *table) sweep() {
+	var drop []int
+	t.mu.Lock()
+	for n := range t.foreign {
+		if time.Since(n.path.last) < idleForeign || n.path.uses > 0 {
+			continue
+		}
+		if fd, idle := t.dropPathLocked(n); idle {
+			drop = append(drop, fd)
+		}
+	}
+	t.sweeper = nil
+	if len(t.foreign) > 0 {
+		t.sweeper = time.AfterFunc(idleForeign, t.sweep)
+	}
+	t.mu.Unlock()
+	closeAll(drop)
 }
 
 func (t *table) trimLocked() (drop []int) {
@@ -183,6 +218,7 @@ func (t *table) trimLocked() (drop []int) {
 func (t *table) dropPathLocked(n *node) (fd int, idle bool) {
 	p := n.path
 	n.path = nil
+	delete(t.foreign, n)
 	if p.at != nil {
 		t.recent.Remove(p.at)
 		p.at = nil
@@ -200,6 +236,9 @@ func (t *table) useAt(n *node, depth int) (*pathFD, error) {
 		p.uses++
 		if p.at != nil {
 			t.recent.MoveToFront(p.at)
+		}
+		if !p.last.IsZero() {
+			p.last = time.Now()
 		}
 		t.mu.Unlock()
 		return p, nil
@@ -356,11 +395,19 @@ func (t *table) forget(id, count uint64) (gone *node) {
 func (t *table) closeAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// A node that is forgotten may have a descriptor again, for the replay of its end.
+	for t.recent.Len() > 0 {
+		fd, _ := t.dropPathLocked(t.recent.Back().Value.(*node))
+		unix.Close(fd)
+	}
 	for _, n := range t.byID {
-		if n.path != nil {
+		if n.path != nil { // the shares themselves
 			fd, _ := t.dropPathLocked(n)
 			unix.Close(fd)
 		}
+	}
+	if t.sweeper != nil {
+		t.sweeper.Stop()
 	}
 	clear(t.byID)
 	clear(t.byKey)

@@ -4,7 +4,6 @@ package sharetest
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -29,8 +28,13 @@ func Mount(t *testing.T, shares ...share.Share) (*share.FS, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := t.TempDir()
-	if err := os.Chmod(filepath.Dir(at), 0o755); err != nil {
+	// Not below /tmp: a Cove that runs on this machine shares that, and its guest would look at the mount.
+	at, err := os.MkdirTemp("/var/tmp", "cove-share-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(at) })
+	if err := os.Chmod(at, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	o := share.MountOptions()
