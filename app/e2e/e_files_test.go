@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shared is a new folder that is shared by default: it is below the temporary folder.
-func shared(t *testing.T) string {
+// newShare is a new folder that is shared by default: it is below the temporary folder.
+func newShare(t *testing.T) string {
 	t.Helper()
 	d := t.TempDir()
 	if err := os.Chmod(d, 0o700); err != nil {
@@ -32,7 +32,7 @@ func inShare(user, dir, line string) *exec.Cmd {
 }
 
 func TestAnyUserWorksInASharedFolder(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	if err := os.WriteFile(filepath.Join(d, "host"), []byte("from the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestAnyUserWorksInASharedFolder(t *testing.T) {
 // What a database's image does at its start: root gives the data folder to the database's user and closes
 // it to others; the database refuses to start unless that is what it sees.
 func TestADatabasesFolderOnAShare(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	os.MkdirAll(filepath.Join(d, "data", "base"), 0o755)
 	output(t, inShare("0", d, `busybox chown -R 999:998 /w/data && busybox chmod 700 /w/data`))
 	out := output(t, inShare("999:998", d, `stat -c '%a %u %g' /w/data /w/data/base && cd /w/data && (umask 077; dd if=/dev/zero of=wal bs=64k count=32 conv=fsync) && busybox mv wal base/1 && stat -c '%a %u %g %s' base/1`))
@@ -73,7 +73,7 @@ func TestADatabasesFolderOnAShare(t *testing.T) {
 
 // The guest's own disk is the reference for what programs see.
 func TestFilesOnAShareAreAsOnTheGuestsDisk(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	here := output(t, docker("run", "--rm", "-v", d+":/w", image, "probe", "files", "/w"))
 	there := output(t, docker("run", "--rm", "-v", "cove-files:/w", image, "probe", "files", "/w"))
 	output(t, docker("volume", "rm", "cove-files"))
@@ -96,7 +96,7 @@ func TestFilesOnAShareAreAsOnTheGuestsDisk(t *testing.T) {
 }
 
 func TestLocksOnAShareHoldBetweenContainers(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	for _, kind := range []string{"flock", "posix"} {
 		holder := docker("run", "--rm", "-i", "-v", d+":/w", image, "probe", "lock", kind, "/w/"+kind)
 		in, err := holder.StdinPipe()
@@ -155,7 +155,7 @@ func host1000(d string) error {
 // renamed before they could be told are left out on both sides; names, their order and which two belong to
 // one rename are not.
 func TestTheHostsChangesReachWatchersInContainers(t *testing.T) {
-	d, local := shared(t), t.TempDir()
+	d, local := newShare(t), t.TempDir()
 	native := recorder(t, exec.Command(filepath.Join(world.work, "probe"), "record", local, "end"))
 	if err := host1000(local); err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestTheHostsChangesReachWatchersInContainers(t *testing.T) {
 
 // Contents and attributes reach watchers as well, when the file stays.
 func TestChangedContentReachesWatchersInContainers(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	f := filepath.Join(d, "f")
 	os.WriteFile(f, []byte("old"), 0o644)
 	inside := recorder(t, docker("run", "--rm", "-v", d+":/w", image, "probe", "record", "/w", "end"))
@@ -194,7 +194,7 @@ func TestChangedContentReachesWatchersInContainers(t *testing.T) {
 
 // What a container does is not told to it once more.
 func TestAContainersOwnChangesAreSeenOnce(t *testing.T) {
-	d := shared(t)
+	d := newShare(t)
 	line := `probe record %s end > /tmp/log & while ! grep -q watching /tmp/log; do sleep 0.1; done
 		for i in 1 2 3 4 5 6 7 8 9 10; do echo x > %[1]s/f; echo y >> %[1]s/f; busybox mv %[1]s/f %[1]s/g; mkdir %[1]s/d; busybox rmdir %[1]s/d; rm %[1]s/g; done
 		mkdir %[1]s/end; wait; cat /tmp/log`

@@ -136,8 +136,9 @@ func (w *watcher) content(dir *node, name string, mask uint32) {
 		}
 	}
 	st, own := w.isAsLeft(dir, name)
-	if own {
-		return
+	isDir := uint32(st.Mode)&unix.S_IFMT == unix.S_IFDIR
+	if own || name != "" && isDir != (mask&unix.IN_ISDIR != 0) {
+		return // or the name is something else's by now
 	}
 	e := event{kind: uint32(st.Mode) & unix.S_IFMT, from: place{dir, name}}
 	for _, m := range []struct {
@@ -200,7 +201,9 @@ func (w *watcher) rescan() {
 				w.entered(dir, name, unix.IN_DELETE)
 				w.entered(dir, name, unix.IN_CREATE)
 			default:
-				w.content(dir, name, unix.IN_MODIFY)
+				if n.kind != unix.S_IFDIR {
+					w.content(dir, name, unix.IN_MODIFY)
+				}
 			}
 		}
 		// Names that the guest has not looked up cannot be told; its watchers hear that the folder changed.

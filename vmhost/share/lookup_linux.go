@@ -63,6 +63,9 @@ func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.
 		f.nodes.unname(dir, name)
 		return fuse.ENOENT
 	}
+	if f.replaying(h) {
+		out.SetEntryTimeout(0) // the next event may be about what was here before
+	}
 	if err == unix.ENOENT {
 		f.nodes.unname(dir, name)
 		out.NodeId = 0

@@ -174,8 +174,17 @@ func (f *FS) scripted(h *fuse.InHeader, name string, out *fuse.EntryOut) (code f
 		}
 		f.old(e.over, out)
 		return fuse.OK, true
+	case e.from == at && f.isOther(e):
+		return fuse.ENOENT, true
 	}
 	return 0, false
+}
+
+// isOther says whether something else has the name by now of what an event is about. The guest's kernel is
+// not to learn of that before its turn.
+func (f *FS) isOther(e *event) bool {
+	st, err := f.statName(e.from.dir, e.from.name)
+	return err == nil && uint32(st.Mode)&unix.S_IFMT != e.kind
 }
 
 // replayID is the id of protocol.ReplayFolder; ids that are given count up from 2.

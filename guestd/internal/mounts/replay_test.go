@@ -223,6 +223,7 @@ func settle(t *testing.T, host, guest string) {
 	r := watch(t, guest)
 	os.Mkdir(host+"/"+name, 0755)
 	r.until(t, name)
+	r.f.Close() // a user has few inotify instances
 	os.Remove(host + "/" + name)
 }
 
