@@ -38,6 +38,7 @@ func assemble(spec vmhost.Spec, log *slog.Logger) (_ parts, err error) {
 		{"identity", func() error { return addIdentity(config, id.id) }},
 		{"disks", func() error { return addDisks(config, spec) }},
 		{"network", func() error { return addNetwork(config, &p, spec.Network, hardwareAddress(id.bytes), log) }},
+		{"shared folders", func() error { return addShares(config, spec.Shares) }},
 		{"random numbers, memory balloon and sockets", func() error { return addSmall(config) }},
 	} {
 		if err := part.add(); err != nil {
