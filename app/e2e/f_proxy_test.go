@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -197,15 +198,57 @@ func TestTheEngineGoesByTheHostsProxy(t *testing.T) {
 		}
 	}
 	contains(t, "cove logs coved", output(t, cove("logs", "coved")), "http://user:xxxxx@127.0.0.1")
-	output(t, cove("shell", "--", "sync"))
-	found := holders(t, canary)
-	if strings.Join(found, " ") != filepath.Join(world.home, "settings.json") {
-		t.Errorf("the proxy's password is in %q; want settings.json alone", found)
-	}
+	onlyIn(t, canary, filepath.Join(world.home, "settings.json"))
 	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range commands {
 		if b, _ := os.ReadFile(name); bytes.Contains(b, []byte(canary)) {
 			t.Errorf("%s has the proxy's password: %q", name, b)
+		}
+	}
+}
+
+// Containers get the proxies where the setting says so, by docker's own way.
+func TestContainersGetTheProxiesWhereTheyAreToldTo(t *testing.T) {
+	canary := "canary" + rand.Text()
+	for key, value := range map[string]string{"proxy.https": "http://user:" + canary + "@localhost:3128", "proxy.no-proxy": "corp.example", "proxy.containers": "true"} {
+		output(t, cove("config", "set", key, value))
+	}
+	settings := filepath.Join(world.work, "docker", "config.json")
+	before, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, key := range []string{"proxy.https", "proxy.no-proxy", "proxy.containers"} {
+			output(t, cove("config", "unset", key))
+		}
+		output(t, cove("restart"))
+		if after, err := os.ReadFile(settings); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("docker's settings end as %s, %v; want %s", after, err, before)
+		}
+		if strings.Contains(output(t, docker("run", "--rm", image, "env")), "PROXY") {
+			t.Error("a container gets proxies after they are unset")
+		}
+	}()
+	output(t, cove("restart"))
+	env := output(t, docker("run", "--rm", image, "env"))
+	contains(t, "a container's environment", env, "HTTPS_PROXY=http://user:"+canary+"@host.docker.internal:3128\n", "https_proxy=", "NO_PROXY=corp.example,localhost,")
+	for _, name := range []string{"coved", "guestd", "dockerd", "containerd"} {
+		if strings.Contains(output(t, cove("logs", name)), canary) {
+			t.Errorf("the log of %s shows the proxy's password", name)
+		}
+	}
+	onlyIn(t, canary, filepath.Join(world.work, "docker", "config.json"), filepath.Join(world.home, "settings.json"), filepath.Join(world.home, "vm", "default", "data.raw"))
+}
+
+// onlyIn fails the test if another file than these has the text in it. They may: what a container has in
+// its environment is on the data disk as long as it is there.
+func onlyIn(t *testing.T, text string, may ...string) {
+	t.Helper()
+	output(t, cove("shell", "--", "sync"))
+	for _, name := range holders(t, text) {
+		if !slices.Contains(may, name) {
+			t.Errorf("%s has the proxy's password in it", name)
 		}
 	}
 }

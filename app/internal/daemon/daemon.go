@@ -17,6 +17,7 @@ import (
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/internal/build"
 	"github.com/covedesk/cove/app/internal/dockercontext"
+	"github.com/covedesk/cove/app/internal/hostproxy"
 	"github.com/covedesk/cove/app/internal/lifecycle"
 	"github.com/covedesk/cove/app/internal/localapi"
 	"github.com/covedesk/cove/app/internal/settings"
@@ -126,6 +127,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	}
 	d.life.Stop(context.Background(), "coved ends")
 	d.life.Wait()
+	d.containerProxies(hostproxy.Proxies{}, false)
 	d.restoreContext()
 	cause := context.Cause(serving)
 	end(nil)

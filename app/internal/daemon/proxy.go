@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 
+	"github.com/covedesk/cove/app/internal/dockercontext"
 	"github.com/covedesk/cove/app/internal/hostproxy"
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -16,10 +17,11 @@ func (d *Daemon) proxy(s settings.Proxy) *protocol.Proxy {
 		d.log.Warn("host proxies", "err", err)
 		d.life.Notice("A proxy of the host is not used: " + err.Error() + ". Set proxy.http and proxy.https, or proxy.mode to off.")
 	}
+	guest := p.ForGuest()
+	d.containerProxies(guest, s.Containers)
 	if p.IsZero() {
 		return nil
 	}
-	guest := p.ForGuest()
 	d.log.Info("proxies", "from", p.From, "http", p.HTTP.String(), "https", p.HTTPS.String(), "direct", guest.No)
 	return &protocol.Proxy{HTTP: protocol.NewSecretURL(guest.HTTP.RevealURL()), HTTPS: protocol.NewSecretURL(guest.HTTPS.RevealURL()), No: guest.No}
 }
@@ -38,4 +40,20 @@ func hostProxies(s settings.Proxy, host func(env func(string) string) (hostproxy
 		p.No = s.No
 	}
 	return p, err
+}
+
+// containerProxies makes docker's clients give the proxies to what they run and build, or no longer.
+func (d *Daemon) containerProxies(p hostproxy.Proxies, give bool) {
+	var want *dockercontext.Proxies
+	if give && !p.IsZero() {
+		want = &dockercontext.Proxies{HTTP: p.HTTP.RevealURL(), HTTPS: p.HTTPS.RevealURL(), No: p.No}
+	}
+	dir, err := dockercontext.Folder()
+	if err == nil {
+		err = dockercontext.SetProxies(dir, d.home.DockerHost(), want, d.home.Dir("proxies.sha256"))
+	}
+	if err != nil {
+		d.log.Warn("proxies of containers", "err", err)
+		d.life.Notice("Containers do not get the proxies as proxy.containers says: " + err.Error() + ".")
+	}
 }

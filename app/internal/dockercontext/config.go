@@ -8,11 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/moby/sys/atomicwriter"
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 )
+
+// configLock is for those who read config.json and replace it: two of ours at once would lose a change.
+var configLock sync.Mutex
 
 const currentKey = "currentContext" // docker CLI, cli/config/configfile/file.go
 
@@ -45,6 +49,8 @@ func currentContext(dir string) (string, error) {
 // setCurrent changes the one key; an empty name removes it. The file is read again right before it is
 // replaced, whole: the CLI writes it too and there is no lock.
 func setCurrent(dir, name string) error {
+	configLock.Lock()
+	defer configLock.Unlock()
 	config, err := readConfig(dir)
 	if err != nil {
 		return err

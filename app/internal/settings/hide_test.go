@@ -71,13 +71,17 @@ func TestAMaskedURLIsNotTakenForOne(t *testing.T) {
 }
 
 func TestNoProxyForm(t *testing.T) {
-	s := open(t, file(t, ""), laptop)
+	path := file(t, "")
+	s := open(t, path, laptop)
 	for value, ok := range map[string]bool{
 		"": true, "*": true, "localhost,.corp.example, *.x.example": true, "10.0.0.0/8,[::1]:80,fd00::/8": true, "bücher.example": true,
 		"a\nb": false, "http://u@h": false, "{}": false,
 	} {
 		if _, err := s.Set("proxy.no-proxy", value); (err == nil) != ok {
 			t.Errorf("Set(proxy.no-proxy, %q) = %v; want taken: %v", value, err, ok)
+		}
+		if got := open(t, path, laptop).Values().Proxy.No; ok && got != value {
+			t.Errorf("the file gives %q back; want %q", got, value)
 		}
 	}
 }

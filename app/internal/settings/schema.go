@@ -40,6 +40,7 @@ type Proxy struct {
 	Off         bool // none, whatever the host has
 	HTTP, HTTPS hostproxy.URL
 	No          string
+	Containers  bool // docker's clients give them to containers and builds
 }
 
 const (
@@ -180,7 +181,7 @@ var schema = []key{
 		take:     func(v *Values, s string) { v.Proxy.HTTPS, _ = hostproxy.Parse(s) },
 	},
 	{
-		name: "proxy.no-proxy", kind: "list", applies: restart, description: "What is reached without a proxy, in place of the host's own list: names, their domains, addresses and networks, with commas between. localhost and docker.internal always are.",
+		name: "proxy.no-proxy", kind: "text", applies: restart, description: "What is reached without a proxy, in place of the host's own list: names, their domains, addresses and networks, with commas between. localhost and docker.internal always are.",
 		fallback: func(Host) string { return "" },
 		allowed:  func(Host) string { return "names, addresses and networks with commas between, or empty" },
 		parse: func(_ Host, s string) (string, error) {
@@ -190,6 +191,18 @@ var schema = []key{
 			return s, nil
 		},
 		take: func(v *Values, s string) { v.Proxy.No = s },
+	},
+	{
+		name: "proxy.containers", kind: "choice", applies: restart, description: "Whether containers and builds get the proxies as variables (HTTPS_PROXY, …), password and all: docker, buildx and compose set them, by an entry for this engine in docker's config.json.",
+		fallback: func(Host) string { return "false" },
+		allowed:  func(Host) string { return "true, false" },
+		parse: func(_ Host, s string) (string, error) {
+			if s != "true" && s != "false" {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.Proxy.Containers = s == "true" },
 	},
 	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
