@@ -30,11 +30,17 @@ func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("this machine has no /dev/fuse")
 	}
-	unix.Umask(0)
 	f, err := New(shares, options)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f, serve(t, f)
+}
+
+// serve mounts a file system until the test's end.
+func serve(t *testing.T, f *FS) string {
+	t.Helper()
+	unix.Umask(0)
 	// Not below /tmp: a Cove that runs on this machine shares that, and its guest would look at the mount.
 	at, err := os.MkdirTemp("/var/tmp", "cove-share-")
 	if err != nil {
@@ -77,7 +83,7 @@ func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
 		}
 		f.Close()
 	})
-	return f, filepath.Join(at, "0")
+	return filepath.Join(at, "0")
 }
 
 // one is a share of one new folder: its place on the host and in the guest.
