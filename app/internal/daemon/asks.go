@@ -28,7 +28,10 @@ func (v *vm) answerAsks() {
 	}()
 	for ctx.Err() == nil {
 		err := v.asksSession(ctx)
-		if ctx.Err() != nil {
+		v.mu.Lock()
+		stops := v.asked
+		v.mu.Unlock()
+		if ctx.Err() != nil || stops {
 			return
 		}
 		v.d.log.Warn("asks session ended", "err", err)
