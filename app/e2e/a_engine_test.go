@@ -296,18 +296,6 @@ func TestTheGuestsOwnSocketMounts(t *testing.T) {
 	contains(t, "the engine asked from a container", got, `"ApiVersion"`)
 }
 
-func TestAHostFolderIsRefusedByName(t *testing.T) {
-	dir := t.TempDir()
-	for _, args := range [][]string{
-		{"run", "--rm", "-v", dir + ":/x", image, "true"},
-		{"run", "--rm", "--mount", "type=bind,src=" + dir + ",dst=/x", image, "true"},
-		{"volume", "create", "-d", "local", "-o", "type=none", "-o", "o=bind", "-o", "device=" + dir, "sneaky"},
-	} {
-		out, _ := failure(t, docker(args...))
-		contains(t, "docker "+strings.Join(args[:3], " "), out, dir)
-	}
-}
-
 func TestBuildWithBuildKit(t *testing.T) {
 	dir := t.TempDir()
 	file := fmt.Sprintf("FROM %s\nCOPY hello /hello\nRUN --mount=type=secret,id=s wc -c < /run/secrets/s > /size && cat /hello\nFROM %s\nCOPY --from=0 /size /size\nCMD [\"cat\", \"/size\"]\n", image, image)
