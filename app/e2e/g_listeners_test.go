@@ -83,10 +83,15 @@ func TestPublishedPortsOfSwarm(t *testing.T) {
 			got, err := echoed("tcp", "127.0.0.1:"+port, "hi")
 			return err == nil && got == "hi"
 		})
+		text := output(t, cove("ports"))
 		for _, own := range []string{":2377 ", ":7946 "} {
-			if text := output(t, cove("ports")); strings.Contains(text, own) {
+			if strings.Contains(text, own) {
 				t.Errorf("a port of the engine's own, %s, is on the host:\n%s", own, text)
 			}
+		}
+		contains(t, "cove ports with the service "+name, text, "127.0.0.1:"+port)
+		if strings.Contains(text, "0.0.0.0:") || strings.Contains(text, "[::]:") {
+			t.Errorf("the service %s is on all addresses of the host:\n%s", name, text)
 		}
 		output(t, docker("service", "rm", name))
 		eventually(t, "the end of its port", func() bool { return free("tcp", "127.0.0.1:"+port) == nil })

@@ -15,6 +15,8 @@ type Call struct {
 	Stream bool
 	// Mounts says where in the body mounts may be named.
 	Mounts MountsIn
+	// Swarm calls make the engine a node of a swarm.
+	Swarm bool
 }
 
 // MountsIn is a kind of request body that can name files of the host.
@@ -65,6 +67,8 @@ func Classify(method, path string) Call {
 			c.Mounts = VolumeMounts
 		case parts[0] == "services" && (last == "create" || last == "update"):
 			c.Mounts = ServiceMounts
+		case len(parts) == 2 && parts[0] == "swarm" && (last == "init" || last == "join"):
+			c.Swarm = true
 		}
 	}
 	return c

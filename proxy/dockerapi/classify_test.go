@@ -13,6 +13,10 @@ func TestClassify(t *testing.T) {
 		want Call
 	}{
 		{"GET /_ping", passive},
+		{"POST /swarm/init", Call{Active: true, Swarm: true}},
+		{"POST /swarm/join", Call{Active: true, Swarm: true}},
+		{"POST /swarm/leave", active},
+		{"GET /swarm/init", passive},
 		{"HEAD /_ping", passive},
 		{"GET /version", passive},
 		{"GET /info", passive},
@@ -69,7 +73,7 @@ func TestClassify(t *testing.T) {
 		{"DELETE /services/s", active},
 		{"GET /tasks/t/logs", active},
 		{"GET /nodes", passive},
-		{"POST /swarm/init", active},
+
 		{"POST /auth", active},
 		{"GET /", passive},
 		{"OPTIONS /info", active},

@@ -133,6 +133,9 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.stream(w, r, engine)
 		return
 	}
+	if call.Swarm {
+		f.makeGateway(r.Context(), engine)
+	}
 	// Progress may come while the body still goes: `docker load`.
 	http.NewResponseController(w).EnableFullDuplex()
 	f.plain.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), wakeKey{}, engine)))
