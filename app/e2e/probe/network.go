@@ -22,7 +22,7 @@ import (
 // scanners is how many ports are tried at once.
 const scanners = 200
 
-// scan tries every TCP port and a list of UDP ports of addresses, and vsock ports of context ids, and
+// scan tries every TCP port (with "/N" behind the address, those to N) and a list of UDP ports of addresses, and vsock ports of context ids, and
 // prints what answered, a line each. An address that cannot be reached at all has nothing.
 func scan(addresses []string) {
 	var mu sync.Mutex
@@ -34,6 +34,11 @@ func scan(addresses []string) {
 	}
 	var wg sync.WaitGroup
 	for _, address := range addresses {
+		address, limit, limited := strings.Cut(address, "/")
+		last := 65535
+		if limited {
+			last = int(number(limit))
+		}
 		next := make(chan int)
 		for range scanners {
 			wg.Go(func() {
@@ -44,7 +49,7 @@ func scan(addresses []string) {
 				}
 			})
 		}
-		for port := 1; port < 65536; port++ {
+		for port := 1; port <= last; port++ {
 			next <- port
 		}
 		close(next)
