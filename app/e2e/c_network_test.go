@@ -158,8 +158,8 @@ func TestScanFromContainers(t *testing.T) {
 	custom := customNetwork(t)
 	dns := []string{"tcp " + gatewayAddress + " 53", "udp " + gatewayAddress + " 53"}
 	alias := fmt.Sprintf("tcp %s %d", hostAlias, tcp)
-	// All ports of an address take a minute under emulation. They are tried from the default bridge, and from
-	// the most powerful container there is; from elsewhere those where services are.
+	// All ports of an address take a minute under emulation. They are tried from the default bridge; from
+	// elsewhere those where services are.
 	some := gatewayAddress + "/10000"
 	for _, row := range []struct {
 		options   string
@@ -170,7 +170,7 @@ func TestScanFromContainers(t *testing.T) {
 		{"--network " + custom, []string{some, guestAddress + "/10000"}, dns},
 		{"--network host", []string{some, guestAddress}, dns},
 		{"--network none", []string{gatewayAddress, guestAddress, hostAlias}, nil},
-		{"--privileged --network host", []string{gatewayAddress, guestAddress}, dns},
+		{"--privileged --network host", []string{some, guestAddress}, dns},
 	} {
 		ours := portsOfCoved(t)
 		found := strings.Split(strings.TrimSpace(inContainer(t, row.options, append([]string{"probe", "scan"}, row.addresses...)...)), "\n")
