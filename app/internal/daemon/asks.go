@@ -5,43 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy/ports"
 )
 
-const (
-	// maxAsked bounds the asks that are worked on at once; the guest waits with more.
-	maxAsked = 64
-	// asksRetry is the pause before a session that broke is opened again.
-	asksRetry = time.Second
-)
+// maxAsked bounds the asks that are worked on at once; the guest waits with more.
+const maxAsked = 64
 
-// answerAsks keeps a session open in which the guest asks, until the machine ends.
-func (v *vm) answerAsks() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		<-v.machine.Done()
-		cancel()
-	}()
-	for ctx.Err() == nil {
-		err := v.asksSession(ctx)
-		v.mu.Lock()
-		stops := v.asked
-		v.mu.Unlock()
-		if ctx.Err() != nil || stops {
-			return
-		}
-		v.d.log.Warn("asks session ended", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(asksRetry):
-		}
-	}
-}
-
+// asksSession answers what the guest asks, until the session ends.
 func (v *vm) asksSession(ctx context.Context) error {
 	conn, err := v.Dial(ctx, protocol.ServiceAsks)
 	if err != nil {

@@ -557,8 +557,10 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	v.client = client
 	v.mu.Unlock()
 	v.start.set(func() { v.start.transport = t })
-	go v.answerAsks()
-	go v.tellFileEvents()
+	go v.keep("asks", v.asksSession)
+	if v.folders != nil && v.folders.fs != nil {
+		go v.keep("file events", v.fileEvents)
+	}
 	return nil
 }
 
