@@ -30,7 +30,10 @@ type reference struct {
 
 // startReference boots it.
 func (b *bench) startReference(ctx context.Context, accel string) (*reference, error) {
-	dir := filepath.Join(b.work, "reference")
+	dir, err := os.MkdirTemp(b.work, "reference")
+	if err != nil {
+		return nil, err
+	}
 	if err := b.referenceRoot(ctx, dir); err != nil {
 		return nil, err
 	}
