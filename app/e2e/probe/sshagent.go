@@ -24,8 +24,9 @@ func sshAgent(socket string) {
 		fail(err.Error())
 	}
 	c.SetDeadline(time.Now().Add(time.Minute))
+	// Who has no agent hangs up at once: the write may find that out already.
 	if _, err := c.Write([]byte{0, 0, 0, 1, agentRequestIdentities}); err != nil {
-		fail(err.Error())
+		fail("the agent does not answer: " + err.Error())
 	}
 	// No half-close yet: OpenSSH's agent hangs up on it, answer or not.
 	size := make([]byte, 4)
