@@ -35,6 +35,7 @@ type guest struct {
 	vsock  *link
 	mux    proxy.Conn
 	halt   func(vmhost.Exit)
+	born   time.Time
 	server *transport.Server
 	engine *http.Server
 	calls  *queue // connections to the engine
@@ -50,11 +51,11 @@ func newGuest(d *Driver, port proxy.Conn, vsock *link, mux proxy.Conn, halt func
 	if handler == nil {
 		handler = engine()
 	}
-	g := &guest{fault: d.Fault, pause: d.Pause, port: port, vsock: vsock, mux: mux, halt: halt, calls: newQueue(),
+	g := &guest{fault: d.Fault, pause: d.Pause, port: port, vsock: vsock, mux: mux, halt: halt, calls: newQueue(), born: time.Now(),
 		engine: &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}}
 	services := map[string]transport.Handler{
 		protocol.ServiceDocker: g.docker, protocol.ServiceEcho: echo, protocol.ServiceSink: sink, protocol.ServiceSource: source,
-		protocol.ServiceLogs: logs, protocol.ServiceShell: shell,
+		protocol.ServiceLogs: logs, protocol.ServiceShell: shell, protocol.ServiceUsage: g.usage,
 	}
 	maps.Copy(services, d.Services)
 	g.server = transport.NewServer(services)
@@ -252,6 +253,13 @@ func logs(c proxy.Conn) {
 	if r.Follow {
 		io.Copy(io.Discard, in)
 	}
+}
+
+// usage is of a guest in which nothing runs.
+func (g *guest) usage(c proxy.Conn) {
+	u := protocol.Usage{Up: time.Since(g.born), Memory: protocol.UsageMemory{Total: 1 << 30, Used: 256 << 20, Cached: 256 << 20, Free: 512 << 20, Available: 704 << 20}, Disk: protocol.UsageDisk{Total: 1 << 40, Used: 1 << 30}}
+	json.NewEncoder(c).Encode(u)
+	c.CloseWrite()
 }
 
 // shell prints what it was asked to run and all its input, and exits with 0; without a command, with 127.

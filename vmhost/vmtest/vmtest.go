@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -209,6 +210,10 @@ func services(t *testing.T, ctx context.Context, d proxy.Dialer) {
 	source.Write(binary.BigEndian.AppendUint64(nil, n))
 	if got, err := io.Copy(io.Discard, struct{ io.Reader }{source}); got != n || err != nil {
 		t.Errorf("source of %d bytes gives %d, %v", n, got, err)
+	}
+	var used protocol.Usage
+	if err := json.NewDecoder(dial(protocol.ServiceUsage)).Decode(&used); err != nil || used.Up <= 0 || used.Memory.Free <= 0 || used.Memory.Total < used.Memory.Free || used.Containers != 0 {
+		t.Errorf("usage = %+v, %v; want an idle guest's", used, err)
 	}
 	engine := http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.Dial(ctx, protocol.ServiceDocker)

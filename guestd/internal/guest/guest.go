@@ -398,6 +398,7 @@ func (g *Guest) handlers() map[string]transport.Handler {
 				slog.Info("replay of the host's changes ended", "err", err)
 			}
 		},
+		protocol.ServiceUsage:    serveUsage,
 		protocol.ServiceConnect:  ports.Connect,
 		protocol.ServiceCallback: g.doors.Callback,
 	}
