@@ -76,7 +76,7 @@ type Hello struct {
 	Version int       `json:"version"`
 	Nonce   string    `json:"nonce"`  // random, per session
 	Secret  []byte    `json:"secret"` // proxy/transport.SecretSize bytes; only here, never on the kernel command line
-	Time    time.Time `json:"time"`   // the host's clock
+	Time    time.Time `json:"time"`   // the host's clock when this was written, which may be long before it is read
 	Config  Config    `json:"config"`
 }
 
@@ -104,22 +104,24 @@ type Network struct {
 	HostAddress string `json:"hostAddress"` // where containers find the host: host-gateway
 }
 
-// SetClock steps or slews the guest's clock to the host's.
+// SetClock corrects the guest's clock, which never steps back. It is a span, because a time would be over
+// when a guest that stood still gets to read it.
 type SetClock struct {
-	Time time.Time `json:"time"`
+	By time.Duration `json:"by"` // ns; negative where the guest's clock is ahead of the host's
 }
 
 // Shutdown asks for an ordered stop: containers, engine, file systems, power off.
 type Shutdown struct{}
 
-// Ping asks for a Pong with the same ID: the guest's user space is alive.
+// Ping asks for a Pong with the same ID: the guest's user space is alive, and its clock shows.
 type Ping struct {
 	ID uint64 `json:"id"`
 }
 
 // Pong answers a Ping.
 type Pong struct {
-	ID uint64 `json:"id"`
+	ID   uint64    `json:"id"`
+	Time time.Time `json:"time"` // the guest's clock
 }
 
 // Welcome answers Hello with its nonce.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
@@ -210,3 +211,12 @@ func (m *Machine) Spec() vmhost.Spec { return m.spec }
 
 // Hello is the last one that the guest got; nil before the first.
 func (m *Machine) Hello() *protocol.Hello { return m.guest.greeting() }
+
+// Pause lets the guest's clock stand still for a while, and tells that the machine goes on.
+func (m *Machine) Pause(d time.Duration) {
+	m.guest.fallBehind(d)
+	m.Happen(vmhost.EventResumed)
+}
+
+// Lag is how far the guest's clock is behind the host's.
+func (m *Machine) Lag() time.Duration { return m.guest.lag() }

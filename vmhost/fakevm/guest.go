@@ -44,6 +44,8 @@ type guest struct {
 	out   *protocol.Writer
 	hello *protocol.Hello // the last
 	ended bool            // it stops
+	// behind is how far its clock is behind the host's. It is not slowed where it is ahead, but right at once.
+	behind time.Duration
 }
 
 func newGuest(d *Driver, port proxy.Conn, vsock *link, mux proxy.Conn, halt func(vmhost.Exit)) *guest {
@@ -94,7 +96,9 @@ func (g *guest) run(ctx context.Context) {
 				wg.Go(func() { g.boot(ctx) })
 			}
 		case m.Ping != nil:
-			g.tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID}})
+			g.tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID, Time: time.Now().Add(-g.lag())}})
+		case m.SetClock != nil:
+			g.fallBehind(-m.SetClock.By)
 		case m.Shutdown != nil:
 			g.stop("host asked")
 		}
@@ -162,6 +166,19 @@ func (g *guest) greeting() *protocol.Hello {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.hello
+}
+
+// lag is how far the guest's clock is behind the host's.
+func (g *guest) lag() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.behind
+}
+
+func (g *guest) fallBehind(by time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.behind += by
 }
 
 // stop is an ordered one: nothing has to be written here.

@@ -162,7 +162,8 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	console := logFile(d.home.Dir("vm", profile, "console.log"))
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
-	spec.Event = d.happened
+	clock := newClockwork()
+	spec.Event = func(e vmhost.Event) { d.happened(e, clock) }
 	network, err := d.network()
 	if err != nil {
 		console.Close()
@@ -184,17 +185,17 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	})
 	stage("booting")
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), opened: make(chan struct{}, maxOpened)}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
 	v.ports = ports.New(v, d.log)
 	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
+	go v.keepTime()
 	go v.out.Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Secret: v.secret.RevealSecretBytes(), Time: time.Now(), Config: config}})
 	if err := v.await(ctx); err != nil {
 		v.Stop(context.Background())
 		return nil, err
 	}
-	go v.keepTime()
 	return v, nil
 }
 
@@ -286,11 +287,12 @@ func (d *Daemon) dataDisk(v settings.Values) string {
 }
 
 // happened keeps what the machine tells while it runs.
-func (d *Daemon) happened(e vmhost.Event) {
+func (d *Daemon) happened(e vmhost.Event, clock clockwork) {
 	switch e {
 	case vmhost.EventDiskFull:
 		d.life.Notice("The host's disk is full, so the VM is paused. Free some space: it goes on by itself.")
 	case vmhost.EventResumed:
+		clock.now() // it stood still
 		d.life.Notice("There is room on the host's disk again: the VM goes on.")
 	}
 }
@@ -325,6 +327,7 @@ type vm struct {
 	opened  chan struct{} // connections of the guest to services of the host
 	refused atomic.Int64  // when one was refused last, in ns
 	folders *sharing
+	clock   clockwork
 	held    []protocol.Bind // what a list in pieces has named so far
 
 	word      chan struct{} // closed at the guest's first word
@@ -368,6 +371,10 @@ func (v *vm) hear() {
 			return
 		}
 		once.Do(func() { close(v.word) })
+		if m.Pong != nil {
+			v.clock.answered(*m.Pong)
+			continue
+		}
 		v.take(m)
 		v.d.life.Touch()
 	}
@@ -650,21 +657,4 @@ func (v *vm) end() {
 		v.d.log.Error("end the VM", "err", err)
 	}
 	<-v.done
-}
-
-// clockEvery is how often the guest is told the time: its own clock drifts, and stands still while the
-// host sleeps.
-const clockEvery = time.Minute
-
-func (v *vm) keepTime() {
-	t := time.NewTicker(clockEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-v.done:
-			return
-		case <-t.C:
-			v.out.Write(protocol.Message{SetClock: &protocol.SetClock{Time: time.Now()}})
-		}
-	}
 }

@@ -54,7 +54,7 @@ type Session struct {
 	// one brings a new secret.
 	Hello func(protocol.Hello)
 	// SetClock and Shutdown are called as the host asks.
-	SetClock func(time.Time)
+	SetClock func(by time.Duration)
 	Shutdown func()
 
 	mu      sync.Mutex
@@ -137,11 +137,11 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 		case m.Hello != nil:
 			greeted = s.welcome(port, *m.Hello) || greeted
 		case m.SetClock != nil:
-			s.SetClock(m.SetClock.Time)
+			s.SetClock(m.SetClock.By)
 		case m.Shutdown != nil:
 			s.Shutdown()
 		case m.Ping != nil:
-			s.Tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID}})
+			s.Tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID, Time: time.Now()}})
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/covedesk/cove/guestd/internal/asks"
 	"github.com/covedesk/cove/guestd/internal/boot"
+	"github.com/covedesk/cove/guestd/internal/clock"
 	"github.com/covedesk/cove/guestd/internal/control"
 	"github.com/covedesk/cove/guestd/internal/engine"
 	"github.com/covedesk/cove/guestd/internal/hostservices"
@@ -43,6 +44,7 @@ const (
 // Guest is the running guest. There is one, in process 1.
 type Guest struct {
 	session  control.Session
+	clock    clock.Clock
 	asks     *asks.Asks
 	ports    *ports.Book
 	doors    *hostservices.Doors
@@ -66,7 +68,7 @@ type Guest struct {
 
 // New prepares the guest. Its log goes to the console and to the "guestd" log.
 func New() *Guest {
-	g := &Guest{hello: make(chan struct{}), stop: make(chan string, 8), logs: map[string]*logs.Log{}}
+	g := &Guest{clock: clock.Clock{System: clock.Kernel{}}, hello: make(chan struct{}), stop: make(chan string, 8), logs: map[string]*logs.Log{}}
 	for _, name := range []string{"guestd", "containerd", "dockerd"} {
 		g.logs[name] = logs.New(name)
 	}
@@ -77,7 +79,7 @@ func New() *Guest {
 	g.replayer = &mounts.Replayer{Root: boot.SharesDir}
 	g.doors = hostservices.New(g.asks)
 	g.session.Hello = g.greeted
-	g.session.SetClock = setClock
+	g.session.SetClock = g.clock.Move
 	g.session.Shutdown = func() { g.askStop("host asked") }
 	g.server = transport.NewServer(g.handlers())
 	g.engineUp, g.engineDown = context.WithCancel(context.Background())
@@ -110,24 +112,12 @@ func (g *Guest) greeted(h protocol.Hello) {
 		g.fail(protocol.CauseProtocol, err, "", true)
 		return
 	}
-	setClock(h.Time)
+	g.clock.Hello(h.Time, time.Now())
 	g.server.SetSecret(secret)
 	g.once.Do(func() {
 		g.config = h.Config
 		close(g.hello)
 	})
-}
-
-// setClock sets the guest's clock to the host's when they differ by more than a boot's jitter. Before
-// the services run it may step anywhere; afterwards the host asks only after a pause.
-func setClock(t time.Time) {
-	if d := time.Until(t).Abs(); t.IsZero() || d < 500*time.Millisecond {
-		return
-	}
-	tv := unix.NsecToTimeval(t.UnixNano())
-	if err := unix.Settimeofday(&tv); err != nil {
-		slog.Warn("set the clock", "err", err)
-	}
 }
 
 // steps is the boot.
