@@ -1,7 +1,8 @@
 // Package dockerapi is the docker.sock front: it gives every request of the engine's API to the engine
 // in the guest, byte for byte, with half-close kept on the calls that become streams. It waits while
 // the engine starts, refuses mounts of host folders that the guest does not have, and answers in the
-// engine's own error format when there is no engine. It knows no daemon: a [Waker] is handed in.
+// engine's own error format when there is no engine. It ends the calls in flight when
+// the engine is suspended. It knows no daemon: a [Waker] is handed in.
 package dockerapi
 
 import (
@@ -24,23 +25,38 @@ import (
 	"github.com/covedesk/cove/proxy"
 )
 
-// Waker gives the way to the engine. It waits while the engine starts, for as long as it has
-// patience, and wakes it for an active call. Its error's text is what the client is told: a sentence
-// that says what to do. The connections are dialled by the service name [Service].
+// Waker gives the way to the engine.
 type Waker interface {
+	// Engine waits while the engine starts, for as long as it has patience. For an active call it wakes an
+	// engine that sleeps, after the end of a save that goes on, and waits for that too; for a passive one
+	// the error then is [ErrAsleep]. Another error's text is what the client is told: a sentence that says
+	// what to do. The connections are dialled by the service name [Service].
 	Engine(ctx context.Context, active bool) (proxy.Dialer, error)
+	// Woken waits, without waking it, for as long as Engine says ErrAsleep to a passive call. Its error
+	// is the context's.
+	Woken(ctx context.Context) error
 }
+
+// ErrAsleep is what a [Waker] says to a passive call while the engine sleeps, from the begin of the save to
+// the end of the wake.
+var ErrAsleep = errors.New("the engine is asleep")
 
 // Service is the name by which the engine's API is dialled.
 const Service = "docker"
 
-// Front serves the engine's API on the host.
+// Front serves the engine's API on the host. Before the way to an engine that goes to sleep is cut, its user
+// calls Suspend.
 type Front struct {
 	waker  Waker
 	paths  Paths
 	shares Shares
 	log    *slog.Logger
 	plain  *httputil.ReverseProxy
+	now    func() time.Time
+
+	mu   sync.Mutex // guards all below
+	life *life
+	use  Activity
 }
 
 // Connections that wait in the guest for the next plain request: a CLI makes a few at once, an IDE tens.
@@ -53,25 +69,23 @@ const (
 // New returns a Front. Paths say which mounts mean the guest's own files, shares which of the host's can be
 // mounted.
 func New(w Waker, paths Paths, shares Shares, l *slog.Logger) *Front {
-	f := &Front{waker: w, paths: paths, shares: shares, log: l}
+	f := &Front{waker: w, paths: paths, shares: shares, log: l, now: time.Now, life: newLife()}
 	f.plain = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"
 			r.Out.Host = r.In.Host
 			// ReverseProxy tidies these; here the engine gets what the client said.
 			r.Out.URL.RawQuery = r.In.URL.RawQuery
+			// The calls that the engine upgrades are streams. A client in Java offers it on any call.
+			r.Out.Header.Del("Connection")
+			r.Out.Header.Del("Upgrade")
 			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 				if v, ok := r.In.Header[name]; ok {
 					r.Out.Header[name] = v
 				}
 			}
 		},
-		Transport: &http.Transport{
-			DialContext:         f.dial,
-			DisableCompression:  true,
-			MaxIdleConnsPerHost: idleConns,
-			IdleConnTimeout:     idleTimeout,
-		},
+		Transport:     tripper(f.trip),
 		FlushInterval: -1, // events, logs and progress are for now
 		BufferPool:    buffers{},
 		ErrorLog:      log.New(io.Discard, "", 0), // a client that went away is no news
@@ -86,19 +100,11 @@ func New(w Waker, paths Paths, shares Shares, l *slog.Logger) *Front {
 	return f
 }
 
-// wakeKey carries the dialer that the Waker gave for a request to where the connection is made.
-type wakeKey struct{}
+// callKey carries the Call of a request to where it is passed on.
+type callKey struct{}
 
 // servingKey carries the context of Serve. A request's own ends when its client half-closes early.
 type servingKey struct{}
-
-func (f *Front) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	d, ok := ctx.Value(wakeKey{}).(proxy.Dialer)
-	if !ok {
-		return nil, errors.New("no engine")
-	}
-	return d.Dial(ctx, Service)
-}
 
 // Serve answers on the listener until the context ends, then closes every connection.
 func (f *Front) Serve(ctx context.Context, l net.Listener) error {
@@ -111,7 +117,7 @@ func (f *Front) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	err := srv.Serve(l)
-	f.plain.Transport.(*http.Transport).CloseIdleConnections()
+	f.current().transport.CloseIdleConnections()
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -124,22 +130,31 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	engine, err := f.waker.Engine(r.Context(), call.Active)
-	if err != nil {
-		fail(w, &Error{Status: http.StatusServiceUnavailable, Message: err.Error()})
+	if call.Active {
+		defer f.used()()
+	}
+	if call.Stream || call.Active && r.Header.Get("Upgrade") != "" {
+		f.stream(w, r)
 		return
 	}
-	if call.Stream || r.Header.Get("Upgrade") != "" {
-		f.stream(w, r, engine)
-		return
-	}
-	if call.Swarm {
-		f.makeGateway(r.Context(), engine)
+	if 0 < r.ContentLength && r.ContentLength <= heldBody {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			fail(w, unreadable)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	// Progress may come while the body still goes: `docker load`.
 	http.NewResponseController(w).EnableFullDuplex()
-	f.plain.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), wakeKey{}, engine)))
+	f.plain.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, call)))
 }
+
+// heldBody is the largest body that is read before there is an engine to take it: that of any call but
+// uploads. The end of a client is seen only once its body has been read; a larger one stays where it is.
+const heldBody = 64 << 10
+
+var unreadable = &Error{Status: http.StatusBadRequest, Message: "the request's body cannot be read or is too large"}
 
 // maxStreamBody bounds the JSON that opens a stream (exec start, attach): a few words.
 const maxStreamBody = 1 << 20
@@ -147,18 +162,24 @@ const maxStreamBody = 1 << 20
 // stream takes a call over that turns into a byte stream in both directions, and joins it with the
 // engine's. An answer that is none, such as an error, is passed on and ends the connection, so that no
 // later request goes past the checks of this front.
-func (f *Front) stream(w http.ResponseWriter, r *http.Request, engine proxy.Dialer) {
+func (f *Front) stream(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxStreamBody+1))
 	if err != nil || len(body) > maxStreamBody {
-		fail(w, &Error{Status: http.StatusBadRequest, Message: "the request's body cannot be read or is too large"})
+		fail(w, unreadable)
 		return
 	}
-	guest, err := engine.Dial(r.Context(), Service)
+	life, engine, err := f.engine(r.Context(), true)
 	if err != nil {
 		fail(w, err)
 		return
 	}
+	guest, err := engine.Dial(r.Context(), Service)
+	if err != nil {
+		fail(w, life.fate(err))
+		return
+	}
 	defer guest.Close()
+	defer context.AfterFunc(life.ctx, func() { guest.Close() })()
 	raw, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		fail(w, err)
@@ -186,13 +207,13 @@ func (f *Front) stream(w http.ResponseWriter, r *http.Request, engine proxy.Dial
 		out.Body = nil
 	}
 	if err := out.Write(guest); err != nil {
-		tell(client, err)
+		tell(client, life.fate(err))
 		return
 	}
 	from := bufio.NewReader(guest)
 	resp, err := http.ReadResponse(from, r)
 	if err != nil {
-		tell(client, err)
+		tell(client, life.fate(err))
 		return
 	}
 	if !streams(resp) {

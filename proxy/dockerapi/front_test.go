@@ -31,6 +31,9 @@ type waker func(ctx context.Context, active bool) (proxy.Dialer, error)
 
 func (w waker) Engine(ctx context.Context, active bool) (proxy.Dialer, error) { return w(ctx, active) }
 
+// Woken is for those that never sleep.
+func (waker) Woken(context.Context) error { return nil }
+
 // awake is an engine that runs.
 func awake(d proxy.Dialer) waker {
 	return func(context.Context, bool) (proxy.Dialer, error) { return d, nil }
@@ -102,12 +105,15 @@ func front(t *testing.T, w Waker) string {
 
 func endingFront(t *testing.T, w Waker) (path string, end func()) {
 	t.Helper()
+	return serve(t, New(w, GuestPaths, shared{"/srv/shared"}, slog.New(slog.DiscardHandler)))
+}
+
+func serve(t *testing.T, f *Front) (path string, end func()) {
+	t.Helper()
 	l, path := listen(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() {
-		served <- New(w, GuestPaths, shared{"/srv/shared"}, slog.New(slog.DiscardHandler)).Serve(ctx, l)
-	}()
+	go func() { served <- f.Serve(ctx, l) }()
 	end = func() {
 		cancel()
 		if err := <-served; err != nil {

@@ -25,17 +25,17 @@ var gateway = network.CreateRequest{
 // makeGateway makes that network before the engine does. The engine gives the defaults of its settings
 // (default-network-opts) to a network that a client makes, and not to its own: a swarm's ports would be on
 // all of the host's addresses where others are on loopback.
-func (f *Front) makeGateway(ctx context.Context, engine proxy.Dialer) {
+func (f *Front) makeGateway(ctx context.Context, l *life, engine proxy.Dialer) {
 	body, err := json.Marshal(gateway)
 	if err != nil {
 		panic(err) // a constant
 	}
-	req, err := http.NewRequestWithContext(context.WithValue(ctx, wakeKey{}, engine), http.MethodPost, "http://engine/networks/create", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://engine/networks/create", bytes.NewReader(body))
 	if err != nil {
 		panic(err) // a constant
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := f.plain.Transport.RoundTrip(req)
+	resp, err := l.roundTrip(req, engine)
 	if err != nil {
 		f.log.Warn("swarm's network was not made", "err", err)
 		return // the call itself will say what is wrong with the engine

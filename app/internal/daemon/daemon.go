@@ -161,6 +161,9 @@ func (d *Daemon) Engine(ctx context.Context, _ bool) (proxy.Dialer, error) {
 	return v.(*vm), nil
 }
 
+// Woken is for an engine that sleeps, and none does yet: see dockerapi.Waker.
+func (d *Daemon) Woken(context.Context) error { return nil }
+
 // makeContext makes the docker context, which becomes current if the current one does not answer.
 func (d *Daemon) makeContext(ctx context.Context) {
 	dir, err := dockercontext.Folder()
