@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
@@ -105,12 +106,14 @@ type Machine struct {
 	links   []proxy.Link
 	guest   *guest
 
+	granted atomic.Int64 // bytes, by the balloon
+
 	over chan vmhost.Exit // the first one is how it ended
 	done chan struct{}
 	exit vmhost.Exit // written before done is closed
 }
 
-var _ vmhost.Machine = (*Machine)(nil)
+var _ vmhost.Balloon = (*Machine)(nil)
 
 func (d *Driver) boot(spec vmhost.Spec) (*Machine, error) {
 	host, theirs, err := pair()
@@ -126,6 +129,7 @@ func (d *Driver) boot(spec vmhost.Spec) (*Machine, error) {
 	vsock := newLink("vsock")
 	m := &Machine{spec: spec, accel: works, control: host, links: []proxy.Link{vsock, transport.OpenMux(muxHost)},
 		over: make(chan vmhost.Exit, 1), done: make(chan struct{})}
+	m.granted.Store(spec.Memory)
 	if spec.Accelerator != "" {
 		m.accel = vmhost.Accelerator{Name: spec.Accelerator, Works: true, Reason: "it was asked for"}
 	}
@@ -186,6 +190,21 @@ func (m *Machine) Exit() vmhost.Exit {
 
 // PowerOff presses the power button.
 func (m *Machine) PowerOff(context.Context) error { m.guest.stop("power button"); return nil }
+
+// SetMemory is followed at once.
+func (m *Machine) SetMemory(_ context.Context, bytes int64) error {
+	if bytes < vmhost.LeastMemory || bytes > m.spec.Memory {
+		return fmt.Errorf("leave the fake guest %d bytes of memory: it has %d", bytes, m.spec.Memory)
+	}
+	m.granted.Store(bytes)
+	return nil
+}
+
+// Memory says that half of what is left to the guest is resident.
+func (m *Machine) Memory(context.Context) (vmhost.Memory, error) {
+	granted := m.granted.Load()
+	return vmhost.Memory{Size: m.spec.Memory, Granted: granted, Resident: granted / 2}, nil
+}
 
 // Kill ends it now.
 func (m *Machine) Kill() error {

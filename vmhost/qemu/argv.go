@@ -70,6 +70,7 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 		add("-device", fmt.Sprintf("virtio-net-pci,netdev=net0,romfile=,host_mtu=%d", spec.Network.MTU()))
 	}
 	add("-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng")
+	add("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
 	if arch == "amd64" {
 		add("-device", "pvpanic-pci")
 	}

@@ -92,6 +92,7 @@ func Run(t *testing.T, open func(t *testing.T) (vmhost.Driver, vmhost.Spec)) {
 		}
 		m.ends(vmhost.ExitPoweredOff)
 	})
+	t.Run("a guest does with less memory for a while", func(t *testing.T) { balloon(t, open) })
 	t.Run("one machine runs in a folder at a time", func(t *testing.T) { busy(t, open) })
 }
 
