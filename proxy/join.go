@@ -25,7 +25,8 @@ var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBuffer); r
 // Join carries bytes between a and b until both directions have ended, then closes both.
 // The end of one direction is passed on as a half-close while the other goes on. A failed
 // direction takes the other down with it, since what the peer would still say can no longer be
-// answered; the first such error is returned. A plain end on both sides returns nil.
+// answered; the first such error is returned. A plain end on both sides returns nil. A side whose
+// stream was cut is reset where it can be (TCP), so that half an answer does not look like a whole one.
 // Counters may be nil.
 func Join(a, b Conn, n *Counters) error {
 	if n == nil {
@@ -33,8 +34,20 @@ func Join(a, b Conn, n *Counters) error {
 	}
 	var wg, drains sync.WaitGroup
 	var ab, ba error
-	wg.Go(func() { ab = pipe(b, a, &n.AtoB, &drains); abortOn(ab, a, b) })
-	wg.Go(func() { ba = pipe(a, b, &n.BtoA, &drains); abortOn(ba, a, b) })
+	var toA, toB atomic.Bool // it was told all
+	abort := func() { end(a, toA.Load()); end(b, toB.Load()) }
+	wg.Go(func() {
+		if ab = pipe(b, a, &n.AtoB, &drains); ab != nil {
+			abort()
+		}
+		toB.Store(ab == nil)
+	})
+	wg.Go(func() {
+		if ba = pipe(a, b, &n.BtoA, &drains); ba != nil {
+			abort()
+		}
+		toA.Store(ba == nil)
+	})
 	wg.Wait()
 	a.Close()
 	b.Close()
@@ -48,11 +61,12 @@ func Join(a, b Conn, n *Counters) error {
 	return nil
 }
 
-func abortOn(err error, a, b Conn) {
-	if err != nil {
-		a.Close()
-		b.Close()
+// end closes a side, with a reset when it was not told all.
+func end(c Conn, whole bool) {
+	if l, is := c.(interface{ SetLinger(seconds int) error }); is && !whole {
+		l.SetLinger(0)
 	}
+	c.Close()
 }
 
 // pipe copies src to dst and ends dst's direction when src ends. What is thrown away after that runs in

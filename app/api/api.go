@@ -201,6 +201,9 @@ type Port struct {
 	Total    int64 `json:"total"`    // since the port was bound
 	BytesIn  int64 `json:"bytesIn"`  // to the container
 	BytesOut int64 `json:"bytesOut"` // from it
+
+	Dropped int64  `json:"dropped,omitempty"` // datagrams that there was no room for
+	Fault   string `json:"fault,omitempty"`   // why it is not bound now; it is tried again
 }
 
 // Container is one that the engine knows.

@@ -47,3 +47,26 @@ func replyFrom(oob []byte) []byte {
 	}
 	return nil
 }
+
+// wantOverflow asks the kernel to say how many datagrams it had no room for (socket(7) SO_RXQ_OVFL).
+func wantOverflow(socket *net.UDPConn) {
+	if raw, err := socket.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) })
+	}
+}
+
+// overflow is how many the kernel had no room for since the socket was made, modulo 2³², if it says so: it
+// does after the first.
+func overflow(oob []byte) (uint32, bool) {
+	for len(oob) >= unix.SizeofCmsghdr {
+		head, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			break
+		}
+		if head.Level == unix.SOL_SOCKET && head.Type == unix.SO_RXQ_OVFL && len(data) >= 4 {
+			return binary.NativeEndian.Uint32(data), true
+		}
+		oob = rest
+	}
+	return 0, false
+}

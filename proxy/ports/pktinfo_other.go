@@ -8,3 +8,8 @@ import "net"
 func wantDestination(*net.UDPConn) bool { return false }
 
 func replyFrom([]byte) []byte { return nil }
+
+// wantOverflow is for Linux.
+func wantOverflow(*net.UDPConn) {}
+
+func overflow([]byte) (uint32, bool) { return 0, false }

@@ -1,7 +1,8 @@
 // Package ports publishes ports: it listens on addresses of the host and carries what comes there to
 // addresses in the guest's network, over the transport. A [Publisher] has bound before Bind returns and
-// has let go before Release returns; what connects before the target is known waits. It also holds the
-// pieces that the guest's own side of published ports is made of: [ServeTCP], [ServeUDP], [Datagrams].
+// has let go before Release returns. It outlives the guest's VM: what comes while the guest sleeps, or
+// before its target is known, wakes it and waits. It also holds the pieces that the guest's own side of
+// published ports is made of: [ServeTCP], [ServeUDP], [Datagrams].
 package ports
 
 import (
@@ -22,43 +23,111 @@ import (
 // MaxBinds bounds the ports of one guest: each protocol has 65,535, and a person publishes tens.
 const MaxBinds = 20000
 
-// dialPatience bounds the way from an accepted connection to the container.
-const dialPatience = 30 * time.Second
+// retryEvery is how often a port that was to be held and could not be bound is tried again.
+const retryEvery = 5 * time.Second
 
-// Publisher holds the ports of one guest.
+// Options are what a Publisher needs of its owner.
+type Options struct {
+	Log *slog.Logger
+	// Wake asks for the guest on behalf of a client at this address, and says whether he may. It is called
+	// for each connection and each datagram that has to wait while the guest sleeps, and must not wait
+	// itself. One that comes while the guest is about to sleep must not be forgotten: it is not said again.
+	// Those who may not wake it wait until somebody else does. Nil: nobody wakes it, and all wait alike.
+	Wake func(client netip.Addr) bool
+}
+
+// Publisher holds the ports of one guest, over all its sleeps. It begins asleep: see Lead.
 type Publisher struct {
-	dialer proxy.Dialer
 	log    *slog.Logger
+	wake   func(netip.Addr) bool
+	retry  time.Duration
+	way    *way
 	done   context.Context
 	end    context.CancelFunc
 	wg     sync.WaitGroup
+	strays strays
+	held   chan struct{} // places of those who wait
+	// dialling are the turns of those who waited.
+	dialling chan struct{}
 
-	mu    sync.Mutex
-	ports map[string]*port
+	mu       sync.Mutex
+	ports    map[string]*port
+	past     Activity // of ports that are no more
+	retrying bool
 }
 
 // port is one published address and its companion, if it has one.
 type port struct {
 	bind      protocol.Bind
 	since     time.Time
-	listeners []*listener
+	listeners []*listener // none: fault says why
+	fault     string
 }
 
 // Port is a published address as it is now.
 type Port struct {
 	Bind    protocol.Bind
 	Also    string // a second address that is bound with it: see companion
+	Fault   string // why it is not bound; it is tried again
 	Since   time.Time
-	Open    int64 // connections, or flows of datagrams
+	Open    int64 // connections, or flows of datagrams, those that wait among them
 	Total   int64 // since it was bound
 	Inward  int64 // bytes to the container
 	Outward int64 // bytes from it
+	Dropped int64 // datagrams that there was no room for
 }
 
-// New returns a Publisher that reaches containers by the dialer's protocol.ServiceConnect.
-func New(dialer proxy.Dialer, log *slog.Logger) *Publisher {
+// New returns a Publisher without a guest.
+func New(o Options) *Publisher {
 	done, end := context.WithCancel(context.Background())
-	return &Publisher{dialer: dialer, log: log, done: done, end: end, ports: map[string]*port{}}
+	return &Publisher{log: o.Log, wake: o.Wake, retry: retryEvery, way: newWay(), done: done, end: end, ports: map[string]*port{},
+		held: make(chan struct{}, maxHeld), dialling: make(chan struct{}, maxDialling)}
+}
+
+// Lead says that the guest is awake: containers are reached by the dialer's protocol.ServiceConnect, and
+// those who wait go through.
+func (p *Publisher) Lead(d proxy.Dialer) { p.way.lead(d) }
+
+// Suspend says that the guest sleeps or is gone. What went through ends with a reset towards the client;
+// what comes from now on, and what had not reached its container yet, waits for Lead.
+func (p *Publisher) Suspend() { p.way.suspend() }
+
+// SuspendIf is Suspend if there was nothing since the Activity was read, and says whether there was not.
+// Nobody slips through between the two: who comes too late for one waits for the next Lead.
+func (p *Publisher) SuspendIf(quiet Activity) bool {
+	d := p.way.turn(nil)
+	if p.Activity() != quiet {
+		p.way.turn(d)
+		return false
+	}
+	p.way.suspend()
+	return true
+}
+
+// Activity is how much the ports are used.
+type Activity struct {
+	Open  int64 // connections and flows of datagrams now
+	Total int64 // since the Publisher was made
+	Bytes int64 // both ways, since then
+}
+
+// Activity is how much the ports are used, in all.
+func (p *Publisher) Activity() Activity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.past
+	for _, held := range p.ports {
+		for _, l := range held.listeners {
+			a.add(l)
+		}
+	}
+	return a
+}
+
+func (a *Activity) add(l *listener) {
+	a.Open += l.open.Load()
+	a.Total += l.total.Load()
+	a.Bytes += l.bytes.AtoB.Load() + l.bytes.BtoA.Load()
 }
 
 // Close lets go of everything and waits until nothing runs.
@@ -74,34 +143,47 @@ func (p *Publisher) Close() {
 
 // Bind listens, or gives a port that is held under this key its target. The error is a *protocol.AskError.
 func (p *Publisher) Bind(b protocol.Bind) error {
-	at, err := check(b)
-	if err != nil {
-		return &protocol.AskError{Kind: protocol.AskNotOffered, Text: err.Error()}
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	_, err := p.bindLocked(b)
+	return err
+}
+
+// bindLocked says with an error whether it may be another time.
+func (p *Publisher) bindLocked(b protocol.Bind) (later bool, _ error) {
+	at, err := check(b)
+	if err != nil {
+		return false, &protocol.AskError{Kind: protocol.AskNotOffered, Text: err.Error()}
+	}
 	if p.done.Err() != nil {
-		return &protocol.AskError{Kind: protocol.AskFailed, Text: "the host lets go of its ports"}
+		return false, &protocol.AskError{Kind: protocol.AskFailed, Text: "the host lets go of its ports"}
 	}
-	if held := p.ports[b.Key]; held != nil {
-		if held.bind.Protocol == b.Protocol && held.bind.Address == b.Address {
-			held.bind = b
-			for _, l := range held.listeners {
-				l.aim(b.Target)
-			}
-			return nil
-		}
+	held := p.ports[b.Key]
+	if held != nil && (held.bind.Protocol != b.Protocol || held.bind.Address != b.Address) {
 		p.releaseLocked(b.Key)
+		held = nil
 	}
-	if len(p.ports) >= MaxBinds {
-		return &protocol.AskError{Kind: protocol.AskNotOffered, Text: fmt.Sprintf("listen on %s: %d ports are published already", at, len(p.ports))}
+	switch {
+	case held == nil && len(p.ports) >= MaxBinds:
+		return false, &protocol.AskError{Kind: protocol.AskNotOffered, Text: fmt.Sprintf("listen on %s: %d ports are published already", at, len(p.ports))}
+	case held == nil:
+		held = &port{since: time.Now()}
+	}
+	held.bind = b
+	if len(held.listeners) > 0 {
+		for _, l := range held.listeners {
+			l.aim(b.Target)
+		}
+		return false, nil
 	}
 	p.evictLocked(b.Protocol, at)
 	l, err := p.listen(b, at)
 	if err != nil {
-		return asked(b, at, err)
+		e := asked(b, at, err)
+		held.fault = e.Text
+		return true, e
 	}
-	held := &port{bind: b, since: time.Now(), listeners: []*listener{l}}
+	held.listeners, held.fault = []*listener{l}, ""
 	if also, is := companion(at); is {
 		// The first one is what was asked for, so nothing is lost where somebody else has this.
 		if l, err := p.listen(b, also); err == nil {
@@ -112,7 +194,7 @@ func (p *Publisher) Bind(b protocol.Bind) error {
 	}
 	p.ports[b.Key] = held
 	p.log.Info("port", "bound", at, "protocol", b.Protocol, "target", b.Target)
-	return nil
+	return false, nil
 }
 
 // companion is ::1 for 127.0.0.1: "localhost" is both, and clients try either first. The engine's default
@@ -129,6 +211,7 @@ func (p *Publisher) evictLocked(protocol string, at netip.AddrPort) {
 	for _, held := range p.ports {
 		if len(held.listeners) > 1 && held.bind.Protocol == protocol && overlaps(held.listeners[1].at, at) {
 			held.listeners[1].close()
+			p.past.add(held.listeners[1])
 			held.listeners = held.listeners[:1]
 		}
 	}
@@ -190,27 +273,80 @@ func (p *Publisher) releaseLocked(key string) {
 	delete(p.ports, key)
 	for _, l := range held.listeners {
 		l.close()
+		p.past.add(l)
 	}
 	p.log.Info("port", "released", held.bind.Address, "protocol", held.bind.Protocol)
 }
 
-// Hold makes these the only ports. What is held already stays as it is; the error joins those of what
-// could not be bound.
+// Hold makes these the only ports. What is held already stays as it is, with those who wait and what goes
+// through. What could not be bound is held as a fault, and tried again until it is bound or no longer
+// wanted; the error joins those of new faults and of what cannot be bound at all.
 func (p *Publisher) Hold(binds []protocol.Bind) error {
+	wanted := make(map[string]bool, len(binds))
+	for _, b := range binds {
+		wanted[b.Key] = true
+	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for key := range p.ports {
-		if !slices.ContainsFunc(binds, func(b protocol.Bind) bool { return b.Key == key }) {
+		if !wanted[key] {
 			p.releaseLocked(key)
 		}
 	}
-	p.mu.Unlock()
 	var errs []error
 	for _, b := range binds {
-		if err := p.Bind(b); err != nil {
-			errs = append(errs, err)
+		later, err := p.bindLocked(b)
+		switch {
+		case err == nil:
+			continue
+		case later && p.ports[b.Key] == nil:
+			p.ports[b.Key] = &port{bind: b, since: time.Now(), fault: err.Error()}
+			p.retryLocked()
+		case later:
+			continue // known
 		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// retryLocked tries faults again until there are none.
+func (p *Publisher) retryLocked() {
+	if p.retrying {
+		return
+	}
+	p.retrying = true
+	p.wg.Go(func() {
+		for {
+			select {
+			case <-p.done.Done():
+				return
+			case <-time.After(p.retry):
+			}
+			p.mu.Lock()
+			left := false
+			for _, held := range p.ports {
+				if held.fault != "" && p.done.Err() == nil {
+					later, _ := p.bindLocked(held.bind)
+					left = left || later
+				}
+			}
+			p.retrying = left
+			p.mu.Unlock()
+			if !left {
+				return
+			}
+		}
+	})
+}
+
+// Table is what is to be bound, for a Hold by who comes after.
+func (p *Publisher) Table() []protocol.Bind {
+	all := []protocol.Bind{}
+	for _, one := range p.List() {
+		all = append(all, one.Bind)
+	}
+	return all
 }
 
 // List is every port, by protocol, number and address.
@@ -219,7 +355,7 @@ func (p *Publisher) List() []Port {
 	defer p.mu.Unlock()
 	var all []Port
 	for _, held := range p.ports {
-		one := Port{Bind: held.bind, Since: held.since}
+		one := Port{Bind: held.bind, Since: held.since, Fault: held.fault}
 		for i, l := range held.listeners {
 			if i > 0 {
 				one.Also = l.at.String()
@@ -228,6 +364,7 @@ func (p *Publisher) List() []Port {
 			one.Total += l.total.Load()
 			one.Inward += l.bytes.AtoB.Load()
 			one.Outward += l.bytes.BtoA.Load()
+			one.Dropped += l.dropped.Load()
 		}
 		all = append(all, one)
 	}
@@ -237,11 +374,4 @@ func (p *Publisher) List() []Port {
 		return cmp.Or(cmp.Compare(x.Port(), y.Port()), cmp.Compare(a.Bind.Protocol, b.Bind.Protocol), x.Addr().Compare(y.Addr()))
 	})
 	return all
-}
-
-// connect opens a connection to a container: a stream, or a flow of datagrams.
-func (p *Publisher) connect(ctx context.Context, network, target string) (proxy.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialPatience)
-	defer cancel()
-	return p.dialer.Dial(ctx, protocol.ConnectService(network, target))
 }

@@ -57,9 +57,16 @@ func pair() (*net.TCPConn, *net.TCPConn, error) {
 	return a.(*net.TCPConn), b.(*net.TCPConn), nil
 }
 
-func newPublisher(t *testing.T) *Publisher {
-	p := New(guest{}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+// asleep is a Publisher without a guest yet.
+func asleep(t *testing.T, wake func(netip.Addr) bool) *Publisher {
+	p := New(Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Wake: wake})
 	t.Cleanup(p.Close)
+	return p
+}
+
+func newPublisher(t *testing.T) *Publisher {
+	p := asleep(t, nil)
+	p.Lead(guest{})
 	return p
 }
 
@@ -387,7 +394,7 @@ func TestALargeAndAnEmptyDatagramStayWhole(t *testing.T) {
 }
 
 func TestCloseEndsEverything(t *testing.T) {
-	p := New(guest{}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	p := newPublisher(t)
 	port := freePort(t, "tcp")
 	for _, network := range []string{"tcp", "udp"} {
 		if err := p.Bind(protocol.Bind{Key: network, Protocol: network, Address: "127.0.0.1:" + port}); err != nil {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/covedesk/cove/app/api"
@@ -30,16 +33,28 @@ func portsCommand() *cobra.Command {
 				fmt.Println("No port is published. `docker run -p 8080:80 IMAGE` publishes one.")
 				return nil
 			}
-			w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ADDRESS\tPROTOCOL\tCONTAINER\tTARGET\tOPEN\tTOTAL\tIN\tOUT")
-			for _, p := range all {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", addresses(p), p.Protocol, containerOf(p), p.Target, p.Open, p.Total, size(p.BytesIn), size(p.BytesOut))
-			}
-			return w.Flush()
+			return listPorts(os.Stdout, all)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: docs/api.md describes it")
 	return cmd
+}
+
+func listPorts(out io.Writer, all []api.Port) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	head, faulty := "ADDRESS\tPROTOCOL\tCONTAINER\tTARGET\tOPEN\tTOTAL\tIN\tOUT", slices.ContainsFunc(all, func(p api.Port) bool { return p.Fault != "" })
+	if faulty {
+		head += "\tFAULT"
+	}
+	fmt.Fprintln(w, head)
+	for _, p := range all {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", addresses(p), p.Protocol, containerOf(p), p.Target, p.Open, p.Total, size(p.BytesIn), size(p.BytesOut))
+		if faulty {
+			fmt.Fprintf(w, "\t%s", cmp.Or(printable(p.Fault), "-"))
+		}
+		fmt.Fprintln(w)
+	}
+	return w.Flush()
 }
 
 func addresses(p api.Port) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/covedesk/cove/guestd/protocol"
@@ -54,14 +55,11 @@ func (v *vm) answer(a protocol.Ask) error {
 		if a.Held.More {
 			return nil
 		}
-		err := v.ports.Hold(v.held)
+		held := v.held
 		v.held = nil
-		if err != nil {
-			v.d.life.Notice(fmt.Sprintf("Not every published port is on the host: %v.", err))
-		}
-		return err
+		return v.changePorts(func() error { return v.d.holdPorts(held) })
 	case a.Bind != nil:
-		err := v.ports.Bind(*a.Bind)
+		err := v.changePorts(func() error { return v.d.ports.Bind(*a.Bind) })
 		var refused *protocol.AskError
 		if errors.As(err, &refused) && refused.Kind == protocol.AskDenied {
 			v.d.life.Notice(fmt.Sprintf("A port was not published: %v. %s", err, lowPorts))
@@ -70,12 +68,39 @@ func (v *vm) answer(a protocol.Ask) error {
 		}
 		return err
 	case a.Release != nil:
-		v.ports.Release(a.Release.Key)
-		return nil
+		return v.changePorts(func() error { v.d.ports.Release(a.Release.Key); return nil })
 	case a.Open != nil:
 		return v.open(*a.Open)
 	}
 	return &protocol.AskError{Kind: protocol.AskNotOffered, Text: "this version of Cove does not do that"}
+}
+
+// changePorts changes the host's ports for this guest, while they are its own.
+func (v *vm) changePorts(f func() error) error {
+	v.asking.Lock()
+	defer v.asking.Unlock()
+	if v.left {
+		return &protocol.AskError{Kind: protocol.AskFailed, Text: "the VM has ended"}
+	}
+	return f()
+}
+
+// leavePorts lets go of the guest's ports, when it is gone.
+func (v *vm) leavePorts() {
+	v.asking.Lock()
+	defer v.asking.Unlock()
+	v.left = true
+	v.d.ports.Suspend()
+	v.d.ports.Hold(nil)
+}
+
+// holdPorts makes these the ports of the host, and tells people which of them it has not.
+func (d *Daemon) holdPorts(binds []protocol.Bind) error {
+	err := d.ports.Hold(binds)
+	if err != nil {
+		d.life.Notice(fmt.Sprintf("Not every published port is on the host: %s. It is tried again; `cove ports` shows how it is.", strings.ReplaceAll(err.Error(), "\n", "; ")))
+	}
+	return err
 }
 
 func asAskError(err error) *protocol.AskError {

@@ -24,6 +24,7 @@ import (
 	"github.com/covedesk/cove/app/internal/shares"
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/dockerapi"
+	"github.com/covedesk/cove/proxy/ports"
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
 )
@@ -45,6 +46,7 @@ type Daemon struct {
 	driver vmhost.Driver
 	life   *lifecycle.Life
 	quit   context.CancelFunc
+	ports  *ports.Publisher // on the host, whatever becomes of the VM that they lead to
 
 	settingsLock sync.Mutex // one reader or writer of the file at a time
 
@@ -92,7 +94,8 @@ func Run(ctx context.Context, home api.Home, newDriver func(home api.Home, log *
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel}
+	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel, ports: ports.New(ports.Options{Log: log})}
+	defer d.ports.Close()
 	d.life = lifecycle.New(d.boot, time.Now)
 	err = d.serve(ctx)
 	log.Info("coved ends", "err", err)

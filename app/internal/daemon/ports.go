@@ -28,10 +28,10 @@ func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
 		d.log.Warn("list containers for their ports", "err", err)
 	}
 	out := []api.Port{}
-	for _, p := range v.ports.List() {
+	for _, p := range d.ports.List() {
 		out = append(out, api.Port{
 			Protocol: p.Bind.Protocol, Address: p.Bind.Address, Also: p.Also, Target: p.Bind.Target, Since: p.Since,
-			Open: p.Open, Total: p.Total, BytesIn: p.Inward, BytesOut: p.Outward,
+			Open: p.Open, Total: p.Total, BytesIn: p.Inward, BytesOut: p.Outward, Dropped: p.Dropped, Fault: p.Fault,
 			Container: owner(containers, p.Bind.Container, p.Bind.Target),
 		})
 	}

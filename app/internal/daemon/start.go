@@ -18,7 +18,6 @@ import (
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
-	"github.com/covedesk/cove/proxy/ports"
 	"github.com/covedesk/cove/proxy/transport"
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
@@ -186,7 +185,6 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	stage("booting")
 	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
 		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
-	v.ports = ports.New(v, d.log)
 	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
@@ -323,7 +321,6 @@ type vm struct {
 	secret  transport.Secret
 	out     *protocol.Writer
 	told    func(stage string)
-	ports   *ports.Publisher
 	opened  chan struct{} // connections of the guest to services of the host
 	refused atomic.Int64  // when one was refused last, in ns
 	folders *sharing
@@ -336,6 +333,9 @@ type vm struct {
 	ready     chan struct{}
 	failed    chan api.Failure
 	done      chan struct{}
+
+	asking sync.Mutex // is held while the guest's ports change
+	left   bool       // they are the guest's no more
 
 	mu      sync.Mutex          // guards all below
 	missing map[string]struct{} // see unlistened
@@ -564,6 +564,9 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	v.client = client
 	v.mu.Unlock()
 	v.start.set(func() { v.start.transport = t })
+	if err := v.changePorts(func() error { v.d.ports.Lead(v); return nil }); err != nil {
+		return err
+	}
 	go v.keep("asks", v.asksSession)
 	if v.folders != nil && v.folders.fs != nil {
 		go v.keep("file events", v.fileEvents)
@@ -579,7 +582,7 @@ func (v *vm) watch(console io.Closer) {
 	case <-time.After(lastWords):
 	}
 	console.Close()
-	v.ports.Close()
+	v.leavePorts()
 	v.folders.Close()
 	close(v.done)
 }

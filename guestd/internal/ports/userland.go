@@ -174,7 +174,7 @@ func (u *userland) datagrams(ctx context.Context, socket *os.File) {
 	if err != nil {
 		return
 	}
-	ports.ServeUDP(ctx, c.(*net.UDPConn), ports.UDP{Dial: func(netip.AddrPort) (net.Conn, error) {
+	ports.ServeUDP(ctx, c.(*net.UDPConn), ports.UDP{Dial: func(context.Context, netip.AddrPort) (net.Conn, error) {
 		return net.Dial("udp", u.bind.Target)
 	}})
 }
