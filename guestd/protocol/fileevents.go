@@ -15,6 +15,8 @@ type FileReplayer struct {
 
 // FileEvents are changes in the order in which they happened.
 type FileEvents struct {
+	// Forget: these come late, so the kernel is first to forget all that it knows of files and does not use.
+	Forget bool        `json:"forget,omitempty"`
 	Events []FileEvent `json:"events"`
 }
 

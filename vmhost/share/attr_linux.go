@@ -25,10 +25,11 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 		return status(err)
 	}
 	defer f.nodes.done(p)
-	if _, err := f.attr(n, p.fd, &out.Attr); err != nil {
+	st, err := f.attr(n, p.fd, &out.Attr)
+	if err != nil {
 		return status(err)
 	}
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(f.trustAttr(n, &st))
 	if f.replaying(&in.InHeader) {
 		// A time that differs from the one that the kernel has makes it drop the file's pages, also when
 		// the host's clock did not tick between two changes. The right one follows with the replay.
@@ -72,10 +73,11 @@ func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) f
 			return status(err)
 		}
 	}
-	if _, err := f.attr(n, p.fd, &out.Attr); err != nil {
+	st, err := f.attr(n, p.fd, &out.Attr)
+	if err != nil {
 		return status(err)
 	}
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(f.trustAttr(n, &st))
 	return fuse.OK
 }
 

@@ -3,59 +3,124 @@ package share
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// listing is where an open folder is read. Its cookies are the host's, so they stay good while entries come
+// listing is a folder that is being read. Its cookies are the host's, so they stay good while entries come
 // and go.
 type listing struct {
-	mu   sync.Mutex
+	of   *node
+	fd   int
 	buf  []byte // entries that are read and not given yet, as getdents64 wrote them
 	next uint64 // the cookie before the first of buf
 	all  []byte
 }
 
-const listBuffer = 32 << 10
+// listings are those that were read in part: the guest does not open folders, so each request says where
+// to go on. One that is not there any more is opened anew and goes on at the cookie.
+type listings struct {
+	mu     sync.Mutex
+	kept   []*listing // the newest last
+	sweep  *time.Timer
+	closed bool
+}
 
-// OpenDir opens a folder.
-func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if in.NodeId == rootID {
-		return fuse.OK // of handle 0
+const (
+	listBuffer  = 32 << 10
+	maxListings = 32
+	// idleListing is how long a folder stays open that is not read on: a disk below it is to be unmounted.
+	idleListing = time.Second
+)
+
+// take gives the listing of a folder that is to go on at a cookie, if it is kept.
+func (t *listings) take(n *node, offset uint64) *listing {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, l := range t.kept {
+		if l.of == n && l.next == offset {
+			t.kept = slices.Delete(t.kept, i, i+1)
+			return l
+		}
 	}
-	n, err := f.folder(in.NodeId, false)
+	return nil
+}
+
+func (t *listings) keep(l *listing) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		unix.Close(l.fd)
+		return
+	}
+	if len(t.kept) >= maxListings {
+		unix.Close(t.kept[0].fd)
+		t.kept = slices.Delete(t.kept, 0, 1)
+	}
+	t.kept = append(t.kept, l)
+	if t.sweep == nil {
+		t.sweep = time.AfterFunc(idleListing, t.closeAll)
+	} else {
+		t.sweep.Reset(idleListing)
+	}
+}
+
+func (t *listings) closeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.kept {
+		unix.Close(l.fd)
+	}
+	t.kept = nil
+}
+
+func (t *listings) close() {
+	t.closeAll()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.sweep != nil {
+		t.sweep.Stop()
+	}
+}
+
+// OpenDir has the guest's kernel never ask again: it reads folders by their ids, and keeps what it has read
+// until the folder changes. That saves two requests of three for a small folder.
+func (f *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status { return fuse.ENOSYS }
+
+// FsyncDir brings a folder's entries to the host's disk.
+func (f *FS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if in.NodeId == rootID {
+		return fuse.OK
+	}
+	l, err := f.openListing(in.NodeId)
 	if err != nil {
 		return status(err)
+	}
+	defer unix.Close(l.fd)
+	return status(unix.Fsync(l.fd))
+}
+
+func (f *FS) openListing(id uint64) (*listing, error) {
+	n, err := f.folder(id, false)
+	if err != nil {
+		return nil, err
 	}
 	p, err := f.nodes.use(n)
 	if err != nil {
-		return status(err)
+		return nil, err
 	}
 	defer f.nodes.done(p)
 	fd, err := again(p.fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return status(err)
+		return nil, err
 	}
-	h, err := f.addHandle(n, fd, in.Flags)
-	if err != nil {
-		return status(err)
-	}
-	out.Fh = h.id
-	return fuse.OK
-}
-
-// ReleaseDir closes a folder.
-func (f *FS) ReleaseDir(in *fuse.ReleaseIn) { f.release(in.Fh) }
-
-// FsyncDir brings a folder's entries to the host's disk.
-func (f *FS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	if in.NodeId == rootID {
-		return fuse.OK
-	}
-	return f.Fsync(cancel, in)
+	return &listing{of: n, fd: fd}, nil
 }
 
 // ReadDir lists names.
@@ -63,7 +128,7 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	if in.NodeId == rootID {
 		return f.listShares(in.Offset, func(e fuse.DirEntry, _ *node) bool { return out.AddDirEntry(e) })
 	}
-	return f.readDir(in, func(_ *handle, e fuse.DirEntry) bool { return out.AddDirEntry(e) })
+	return f.readDir(in, func(_ *listing, e fuse.DirEntry) bool { return out.AddDirEntry(e) })
 }
 
 // ReadDirPlus lists names and makes them known, which saves a request for each.
@@ -77,7 +142,7 @@ func (f *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 			return entry != nil
 		})
 	}
-	return f.readDir(in, func(h *handle, e fuse.DirEntry) bool {
+	return f.readDir(in, func(l *listing, e fuse.DirEntry) bool {
 		to := out.AddDirLookupEntry(e)
 		if to == nil {
 			return false
@@ -88,7 +153,7 @@ func (f *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 		// Filled on our side first: a file that goes away meanwhile is left without an id, which the
 		// kernel takes for "ask again".
 		var entry fuse.EntryOut
-		if err := f.entry(h.node, h.fd, e.Name, &entry); err == nil {
+		if err := f.entry(l.of, l.fd, e.Name, &entry); err == nil {
 			*to = entry
 			out.FixMode(entry.Mode)
 		}
@@ -106,45 +171,54 @@ func (f *FS) listShares(offset uint64, add func(fuse.DirEntry, *node) bool) fuse
 	return fuse.OK
 }
 
-func (f *FS) readDir(in *fuse.ReadIn, add func(*handle, fuse.DirEntry) bool) fuse.Status {
-	h, err := f.handles.use(in.Fh, nil)
+func (f *FS) readDir(in *fuse.ReadIn, add func(*listing, fuse.DirEntry) bool) fuse.Status {
+	n, err := f.folder(in.NodeId, false)
 	if err != nil {
 		return status(err)
 	}
-	defer f.handles.done(h)
-	if h.list == nil || h.node.id != in.NodeId {
-		return fuse.Status(unix.EBADF)
-	}
-	l := h.list
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next != in.Offset || in.Offset == 0 {
-		if _, err := unix.Seek(h.fd, int64(in.Offset), unix.SEEK_SET); err != nil {
+	l := f.listings.take(n, in.Offset)
+	if l == nil || in.Offset == 0 {
+		if l, err = f.openListing(in.NodeId); err != nil {
 			return status(err)
 		}
-		l.next, l.buf = in.Offset, nil
+		if in.Offset != 0 {
+			if _, err := unix.Seek(l.fd, int64(in.Offset), unix.SEEK_SET); err != nil {
+				unix.Close(l.fd)
+				return status(err)
+			}
+			l.next = in.Offset
+		}
 	}
-	prefix := h.node.shown &^ (1<<48 - 1)
-	for {
+	more, err := f.list(l, add)
+	if err != nil || !more {
+		unix.Close(l.fd)
+		return status(err)
+	}
+	f.listings.keep(l)
+	return fuse.OK
+}
+
+// list gives entries until there is no room for one; more is false at the folder's end.
+func (f *FS) list(l *listing, add func(*listing, fuse.DirEntry) bool) (more bool, err error) {
+	prefix := l.of.shown &^ (1<<48 - 1)
+	for given := false; ; {
 		if len(l.buf) == 0 {
 			if l.all == nil {
 				l.all = make([]byte, listBuffer)
 			}
-			n, err := unix.Getdents(h.fd, l.all)
-			if err != nil {
-				return status(err)
-			}
-			if n == 0 {
-				l.all = nil
-				return fuse.OK
+			n, err := unix.Getdents(l.fd, l.all)
+			if n == 0 || err != nil {
+				// The guest asks once more, for the end.
+				return given && err == nil, err
 			}
 			l.buf = l.all[:n]
 		}
 		e, size := parseEntry(l.buf)
 		e.Ino ^= prefix
-		if !f.hides(h.node, e.Name) && !add(h, e) {
-			return fuse.OK
+		if !f.hides(l.of, e.Name) && !add(l, e) {
+			return true, nil
 		}
+		given = true
 		l.next, l.buf = e.Off, l.buf[size:]
 	}
 }

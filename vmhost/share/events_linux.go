@@ -4,6 +4,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
 	"golang.org/x/sys/unix"
@@ -17,8 +18,18 @@ type event struct {
 	from, to place // to of a rename only; a nil dir is a place outside of what the guest knows
 	subject  *node // what it is about, where the guest knows it
 	over     *node // what a rename replaced, where the guest knows it
-	done     bool  // the guest's kernel has taken it; under watcher.mu
+	at       time.Time
+	done     bool // the guest's kernel has taken it; under watcher.mu
 }
+
+// content is a change of what a file has or is, which may be told once for many.
+type content struct {
+	op   string
+	kind uint32
+	place
+}
+
+func (e *event) content() content { return content{e.op, e.kind, e.from} }
 
 // maxEvents bounds what waits to be replayed. Beyond it, the rest is found by looking at every folder.
 const maxEvents = 8192
@@ -28,15 +39,16 @@ type queue struct {
 	next    uint64
 	waiting []*event
 	sent    []*event
-	current *event         // of sent
-	going   map[place]int  // names that the host removed and the guest's kernel may still have
-	written map[event]bool // contents that wait, to have each once
-	ready   chan struct{}  // has one element when there is something
-	again   bool           // too much was changed: look at every folder
+	current *event           // of sent
+	going   map[place]int    // names that the host removed and the guest's kernel may still have
+	written map[content]bool // contents that wait, to have each once
+	ready   chan struct{}    // has one element when there is something
+	again   bool             // too much was changed: look at every folder
+	stale   bool             // changes have waited for too long, and the guest was told to forget
 }
 
 func (q *queue) clear() {
-	*q = queue{next: q.next, going: map[place]int{}, written: map[event]bool{}, ready: make(chan struct{}, 1)}
+	*q = queue{next: q.next, going: map[place]int{}, written: map[content]bool{}, ready: make(chan struct{}, 1)}
 }
 
 func (w *watcher) queueUp(e event) {
@@ -52,15 +64,15 @@ func (w *watcher) queueUp(e event) {
 	}
 	switch e.op {
 	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes:
-		if q.written[e] {
+		if q.written[e.content()] {
 			return
 		}
-		q.written[e] = true
+		q.written[e.content()] = true
 	case protocol.FileDeleted, protocol.FileRenamed:
 		q.going[e.from]++
 	}
 	q.next++
-	e.seq = q.next
+	e.seq, e.at = q.next, time.Now()
 	q.waiting = append(q.waiting, &e)
 	select {
 	case q.ready <- struct{}{}:
@@ -215,10 +227,15 @@ func (w *watcher) rescan() {
 
 // take waits for events and returns those to send. Paths are as the guest's kernel has them once it has
 // replayed what was sent before, so after the rename of a folder a new batch begins.
-func (w *watcher) take(end <-chan struct{}) ([]protocol.FileEvent, bool) {
+//
+// What comes too late is told all the same, but the guest is first to forget what it has.
+func (w *watcher) take(end <-chan struct{}) (*protocol.FileEvents, bool) {
 	for {
 		w.mu.Lock()
 		q := &w.queue
+		late := q.again || q.late(lateAfter)
+		forget := late && !q.stale
+		q.stale = late
 		again := q.again && len(q.waiting) == 0
 		if again {
 			q.again = false
@@ -232,9 +249,7 @@ func (w *watcher) take(end <-chan struct{}) ([]protocol.FileEvent, bool) {
 		}
 		q.sent, q.waiting = q.waiting[:n:n], slices.Clone(q.waiting[n:])
 		for _, e := range q.sent {
-			plain := *e
-			plain.seq = 0
-			delete(q.written, plain)
+			delete(q.written, e.content())
 		}
 		if len(q.waiting) > 0 {
 			select {
@@ -246,10 +261,11 @@ func (w *watcher) take(end <-chan struct{}) ([]protocol.FileEvent, bool) {
 		w.mu.Unlock()
 		if again {
 			w.rescan()
-			continue
 		}
-		if wire := w.fs.wire(sent); len(wire) > 0 {
-			return wire, true
+		if wire := w.fs.wire(sent); len(wire) > 0 || forget {
+			return &protocol.FileEvents{Forget: forget, Events: wire}, true
+		} else if again {
+			continue
 		} else if n > 0 {
 			w.replayed()
 			continue

@@ -183,14 +183,14 @@ func (f *FS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) 
 		o.gid = gid
 	}
 	if err = f.setOwner(n, fd, &st, o); err == nil {
-		_, err = f.attr(n, fd, &out.Attr)
+		st, err = f.attr(n, fd, &out.Attr)
 	}
 	if err != nil {
 		unix.Close(fd)
 		f.nodes.forget(n.id, 1)
 		return status(err)
 	}
-	f.entryOut(n, &out.EntryOut)
+	f.entryOut(nil, n, &st, &out.EntryOut)
 	if code := f.openOut(n, fd, in.Flags, &out.OpenOut); code != fuse.OK {
 		f.nodes.forget(n.id, 1)
 		return code
@@ -268,7 +268,7 @@ func (f *FS) file(id, nodeID uint64) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.node.id != nodeID || h.list != nil {
+	if h.node.id != nodeID {
 		f.handles.done(h)
 		return nil, unix.EBADF
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -20,10 +19,6 @@ import (
 
 const (
 	maxRequest = 1 << 20 // bytes of one read or write: 256 pages, the most that the kernel takes
-
-	// How long the guest's kernel may answer from its caches without asking: what the host changes is
-	// seen after this at the latest, at the next open of a file or at once where events are replayed.
-	cacheFor = time.Second
 
 	maxNodes   = 1 << 21 // files that the guest's kernel may know at once, a few hundred bytes each
 	maxHandles = 1 << 16 // files that the guest may have open at once, also bounded by the process's limit
@@ -40,9 +35,10 @@ type FS struct {
 	groups  []int // of this process: decide what it may do with files of others
 	uid     uint32
 
-	nodes   table
-	handles handleTable
-	syncing atomic.Bool
+	nodes    table
+	handles  handleTable
+	listings listings
+	syncing  atomic.Bool
 
 	watch    watcher
 	replays  sync.Mutex
@@ -116,7 +112,7 @@ func MountOptions() *fuse.MountOptions {
 		// No flock and POSIX locks of ours: they are the guest kernel's own, so that they work between
 		// containers, never block a request here, and end with their process.
 		EnableLocks: false,
-		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO |
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_ATOMIC_O_TRUNC |
 			// We clear setuid and setgid on write, or the kernel would ask for security.capability before
 			// each one.
 			fuse.CAP_HANDLE_KILLPRIV_V2,
@@ -175,6 +171,7 @@ func (f *FS) Close() error {
 	}
 	f.closed = true
 	f.handles.closeAll()
+	f.listings.close()
 	f.nodes.closeAll()
 	return nil
 }

@@ -7,13 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handle is a file or folder that the guest has open.
+// handle is a file that the guest has open.
 type handle struct {
 	id    uint64
 	node  *node
 	fd    int
 	flags uint32 // as the guest opened it: enough to open it again from a saved state
-	list  *listing
 
 	uses   int // under handleTable.mu
 	closed bool
@@ -41,9 +40,6 @@ func (f *FS) addHandle(n *node, fd int, flags uint32) (*handle, error) {
 		return nil, unix.ENFILE
 	}
 	h := &handle{id: t.next, node: n, fd: fd, flags: flags}
-	if n.kind == unix.S_IFDIR {
-		h.list = &listing{}
-	}
 	t.next++
 	t.byID[h.id] = h
 	f.nodes.opened(h)

@@ -69,7 +69,8 @@ func (f *FS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.
 	if err == unix.ENOENT {
 		f.nodes.unname(dir, name)
 		out.NodeId = 0
-		out.SetEntryTimeout(cacheFor)
+		valid, _ := f.trust(dir, nil, nil)
+		out.SetEntryTimeout(valid)
 		return fuse.OK
 	}
 	return status(err)
@@ -90,11 +91,12 @@ func (f *FS) lookupShare(name string, out *fuse.EntryOut) fuse.Status {
 		return status(err)
 	}
 	defer f.nodes.done(p)
-	if _, err := f.attr(n, p.fd, &out.Attr); err != nil {
+	st, err := f.attr(n, p.fd, &out.Attr)
+	if err != nil {
 		f.nodes.forget(n.id, 1)
 		return status(err)
 	}
-	f.entryOut(n, out)
+	f.entryOut(nil, n, &st, out)
 	return fuse.OK
 }
 
@@ -125,24 +127,28 @@ func (f *FS) enter(dir *node, name string, fd int, out *fuse.EntryOut) (*node, e
 	p, err := f.nodes.use(n)
 	if err == nil {
 		defer f.nodes.done(p)
-		_, err = f.attr(n, p.fd, &out.Attr)
+		if n.kind == unix.S_IFDIR {
+			f.watch.add(n, p.fd) // before it is looked at
+		}
+		st, err = f.attr(n, p.fd, &out.Attr)
 	}
 	if err != nil {
 		f.nodes.forget(n.id, 1)
 		return nil, err
 	}
-	f.entryOut(n, out)
-	if n.kind == unix.S_IFDIR {
-		f.watch.add(n, p.fd)
-	}
+	f.entryOut(dir, n, &st, out)
 	return n, nil
 }
 
-func (f *FS) entryOut(n *node, out *fuse.EntryOut) {
+func (f *FS) entryOut(dir, n *node, st *unix.Statx_t, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	out.Generation = 1 // ids are never given twice
-	out.SetEntryTimeout(cacheFor)
-	out.SetAttrTimeout(cacheFor)
+	name, attr := cacheFor, cacheFor
+	if dir != nil {
+		name, attr = f.trust(dir, n, st)
+	}
+	out.SetEntryTimeout(name)
+	out.SetAttrTimeout(attr)
 }
 
 // Forget takes back what Lookup and its like gave.

@@ -27,19 +27,19 @@ func (f *FS) made(dir *node, dirFD int, name string, by fuse.Owner, mode uint32,
 				o.mode |= setGID
 			}
 		}
+		if n.kind == unix.S_IFDIR {
+			f.watch.add(n, p.fd)
+		}
 		defer f.changes(n, p.fd)()
 		if err = f.setOwner(n, p.fd, &st, o); err == nil {
-			_, err = f.attr(n, p.fd, &out.Attr)
+			st, err = f.attr(n, p.fd, &out.Attr)
 		}
 	}
 	if err != nil {
 		f.nodes.forget(n.id, 1)
 		return nil, err
 	}
-	f.entryOut(n, out)
-	if n.kind == unix.S_IFDIR {
-		f.watch.add(n, p.fd)
-	}
+	f.entryOut(dir, n, &st, out)
 	return n, nil
 }
 

@@ -40,6 +40,12 @@ func mountedWith(t *testing.T, options Options, shares ...Share) (*FS, string) {
 // serve mounts a file system until the test's end.
 func serve(t *testing.T, f *FS) string {
 	t.Helper()
+	return serveWith(t, f, func(*fuse.MountOptions) {})
+}
+
+// serveWith mounts with other options than ours.
+func serveWith(t *testing.T, f *FS, change func(*fuse.MountOptions)) string {
+	t.Helper()
 	unix.Umask(0)
 	// Not below /tmp: a Cove that runs on this machine shares that, and its guest would look at the mount.
 	at, err := os.MkdirTemp("/var/tmp", "cove-share-")
@@ -55,6 +61,7 @@ func serve(t *testing.T, f *FS) string {
 	o.Options = []string{"default_permissions", "suid", "dev"}
 	o.DirectMountStrict = true
 	o.DirectMountFlags = unix.MS_NOATIME
+	change(o)
 	server, err := fuse.NewServer(f, at, o)
 	if err != nil {
 		t.Fatalf("mount: %v", err)

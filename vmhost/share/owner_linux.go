@@ -150,6 +150,9 @@ func (f *FS) attr(n *node, fd int, out *fuse.Attr) (unix.Statx_t, error) {
 	}
 	o, given := f.owner(n, fd, &st)
 	fill(out, n, &st, o)
+	if n.kind == unix.S_IFDIR && unsettled(st.Mtime) {
+		out.Mtimensec ^= 1
+	}
 	if !given && n.kind != unix.S_IFLNK {
 		out.Mode = n.kind | f.widen(&st)
 	}

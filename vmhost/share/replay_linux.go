@@ -74,7 +74,7 @@ func (f *FS) Replay(ctx context.Context, conn io.ReadWriteCloser) error {
 		if !ok {
 			return readErr
 		}
-		if err := out.Write(protocol.Message{FileEvents: &protocol.FileEvents{Events: events}}); err != nil {
+		if err := out.Write(protocol.Message{FileEvents: events}); err != nil {
 			return err
 		}
 		select {
@@ -326,9 +326,10 @@ func (f *FS) replayChange(in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 		return status(err)
 	}
 	defer f.nodes.done(p)
-	if _, err := f.attr(n, p.fd, &out.Attr); err != nil {
+	st, err := f.attr(n, p.fd, &out.Attr)
+	if err != nil {
 		return status(err)
 	}
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(f.trustAttr(n, &st))
 	return fuse.OK
 }

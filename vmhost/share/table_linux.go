@@ -59,6 +59,7 @@ type node struct {
 	closed   int    // closes of the guest's that are to come back as changes
 	closedAt time.Time
 
+	local bool          // of a folder: see isLocal; never changes
 	busy  atomic.Int32  // changes of the guest's that are under way
 	turn  atomic.Uint32 // changes of the guest's that were begun
 	watch int32         // of inotify, 0 for none; under watcher.mu
@@ -106,9 +107,10 @@ func (t *table) init(keep int) {
 }
 
 func (t *table) addRoot(e *export, fd int, k key, ino uint64, index int) *node {
+	local := isLocal(fd)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := &node{id: t.next, export: e, key: k, kind: unix.S_IFDIR, shown: t.shownLocked(k), path: &pathFD{fd: fd, uses: 1}}
+	n := &node{id: t.next, export: e, key: k, kind: unix.S_IFDIR, shown: t.shownLocked(k), local: local, path: &pathFD{fd: fd, uses: 1}}
 	t.next++
 	n.lookups = 1 // ours: it stays
 	t.byID[n.id] = n
@@ -138,6 +140,7 @@ func (t *table) get(id uint64) *node {
 // for a file without a name.
 func (t *table) enter(parent *node, name string, fd int, st *unix.Statx_t, e *export) (*node, error) {
 	k := keyOf(st)
+	local := uint32(st.Mode)&unix.S_IFMT == unix.S_IFDIR && isLocal(fd)
 	t.mu.Lock()
 	n := t.byKey[exportKey{e, k}]
 	if n != nil && n.kind != uint32(st.Mode)&unix.S_IFMT {
@@ -149,7 +152,7 @@ func (t *table) enter(parent *node, name string, fd int, st *unix.Statx_t, e *ex
 			unix.Close(fd)
 			return nil, unix.ENFILE
 		}
-		n = &node{id: t.next, export: e, key: k, kind: uint32(st.Mode) & unix.S_IFMT, shown: t.shownLocked(k)}
+		n = &node{id: t.next, export: e, key: k, kind: uint32(st.Mode) & unix.S_IFMT, shown: t.shownLocked(k), local: local}
 		t.next++
 		t.byID[n.id] = n
 		t.byKey[exportKey{e, k}] = n

@@ -76,7 +76,7 @@ func New() *Guest {
 	g.reaper = reap.New()
 	g.asks = &asks.Asks{Held: func() []protocol.Bind { return g.ports.Held() }}
 	g.ports = ports.NewBook(g.asks)
-	g.replayer = &mounts.Replayer{Root: boot.SharesDir}
+	g.replayer = &mounts.Replayer{Root: boot.SharesDir, Forget: mounts.DropNames}
 	g.doors = hostservices.New(g.asks)
 	g.session.Hello = g.greeted
 	g.session.SetClock = g.clock.Move

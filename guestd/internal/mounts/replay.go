@@ -22,6 +22,9 @@ import (
 // Replayer serves protocol.ServiceFileEvents, one connection at a time.
 type Replayer struct {
 	Root string // where the file system of the shares is mounted, for root alone
+	// Forget has the kernel forget what it knows of files and does not use. It is called when the host's
+	// changes come late or no longer, because the host has let the kernel trust in being told.
+	Forget func() error
 
 	mu     sync.Mutex
 	newest io.Closer
@@ -44,7 +47,9 @@ func (r *Replayer) Serve(conn io.ReadWriteCloser) error {
 		// The host knows the replay by the thread. It is never given back, so that nothing else of this
 		// process runs on it.
 		runtime.LockOSThread()
-		ended <- r.replay(conn)
+		err := r.replay(conn)
+		r.forget()
+		ended <- err
 	}()
 	return <-ended
 }
@@ -71,6 +76,9 @@ func (r *Replayer) replay(conn io.ReadWriter) error {
 		if m.FileEvents == nil {
 			continue
 		}
+		if m.FileEvents.Forget {
+			r.forget()
+		}
 		var last uint64
 		for _, e := range m.FileEvents.Events {
 			last = e.Seq
@@ -83,6 +91,23 @@ func (r *Replayer) replay(conn io.ReadWriter) error {
 			return err
 		}
 	}
+}
+
+func (r *Replayer) forget() {
+	if err := r.Forget(); err != nil {
+		slog.Warn("the kernel may know files of the host as they were", "err", err)
+	}
+}
+
+// DropNames has the kernel forget files that nobody uses. Those that were used just now are spared the first
+// time.
+func DropNames() error {
+	for range 2 {
+		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func replayOne(root int, e protocol.FileEvent) error {

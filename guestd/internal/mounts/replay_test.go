@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/vmhost/share"
 	"github.com/covedesk/cove/vmhost/share/sharetest"
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ func replayed(t *testing.T) (host, guest string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { fs.Replay(ctx, a) })
-	r := &Replayer{Root: root}
+	r := &Replayer{Root: root, Forget: func() error { return nil }}
 	wg.Go(func() { r.Serve(b) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	waitFor(t, "a replayer", fs.Replaying)
@@ -297,5 +298,33 @@ func TestNewContentIsSeenWithItsEvent(t *testing.T) {
 		if n, _ := m.ReadAt(b, 0); string(b[:n]) != want {
 			t.Fatalf("after the event of change %d: %q; want %q", i, b[:n], want)
 		}
+	}
+}
+
+// The kernel trusts in being told. When that is late or ends, it is to forget.
+func TestTheKernelForgetsWhenItIsNotTold(t *testing.T) {
+	_, root := sharetest.Mount(t, share.Share{Path: t.TempDir()})
+	host, guest := net.Pipe()
+	forgot := make(chan struct{}, 9)
+	r := &Replayer{Root: root, Forget: func() error { forgot <- struct{}{}; return nil }}
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Serve(guest) })
+	in, out := protocol.NewReader(host), protocol.NewWriter(host)
+	for _, forget := range []bool{false, true} {
+		if _, err := in.Read(); err != nil { // who replays, or that it did
+			t.Fatal(err)
+		}
+		out.Write(protocol.Message{FileEvents: &protocol.FileEvents{Forget: forget}})
+	}
+	if _, err := in.Read(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(forgot); n != 1 {
+		t.Errorf("the kernel forgot %d times; want once", n)
+	}
+	host.Close()
+	wg.Wait()
+	if n := len(forgot); n != 2 {
+		t.Errorf("with the end, the kernel forgot %d times; want twice", n)
 	}
 }
