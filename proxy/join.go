@@ -34,20 +34,15 @@ func Join(a, b Conn, n *Counters) error {
 	}
 	var wg, drains sync.WaitGroup
 	var ab, ba error
-	var toA, toB atomic.Bool // it was told all
-	abort := func() { end(a, toA.Load()); end(b, toB.Load()) }
-	wg.Go(func() {
-		if ab = pipe(b, a, &n.AtoB, &drains); ab != nil {
-			abort()
+	var toA, toB atomic.Bool // it was given all
+	abort := func(err error) {
+		if err != nil {
+			end(a, toA.Load())
+			end(b, toB.Load())
 		}
-		toB.Store(ab == nil)
-	})
-	wg.Go(func() {
-		if ba = pipe(a, b, &n.BtoA, &drains); ba != nil {
-			abort()
-		}
-		toA.Store(ba == nil)
-	})
+	}
+	wg.Go(func() { ab = pipe(b, a, &n.AtoB, &toB, &drains); abort(ab) })
+	wg.Go(func() { ba = pipe(a, b, &n.BtoA, &toA, &drains); abort(ba) })
 	wg.Wait()
 	a.Close()
 	b.Close()
@@ -61,7 +56,7 @@ func Join(a, b Conn, n *Counters) error {
 	return nil
 }
 
-// end closes a side, with a reset when it was not told all.
+// end closes a side, with a reset when it was not given all.
 func end(c Conn, whole bool) {
 	if l, is := c.(interface{ SetLinger(seconds int) error }); is && !whole {
 		l.SetLinger(0)
@@ -69,9 +64,9 @@ func end(c Conn, whole bool) {
 	c.Close()
 }
 
-// pipe copies src to dst and ends dst's direction when src ends. What is thrown away after that runs in
+// pipe copies src to dst and ends dst's direction when src ends: whole is set then. What is thrown away after that runs in
 // drains, until src is closed.
-func pipe(dst, src Conn, n *atomic.Int64, drains *sync.WaitGroup) error {
+func pipe(dst, src Conn, n *atomic.Int64, whole *atomic.Bool, drains *sync.WaitGroup) error {
 	small := make([]byte, smallBuffer)
 	buf := small
 	var large *[]byte
@@ -99,6 +94,7 @@ func pipe(dst, src Conn, n *atomic.Int64, drains *sync.WaitGroup) error {
 		}
 		switch {
 		case err == io.EOF:
+			whole.Store(true)
 			if err := dst.CloseWrite(); err != nil && !gone(err) {
 				return err
 			}

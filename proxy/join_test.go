@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -260,5 +261,83 @@ func TestJoinOfAFault(t *testing.T) {
 		if n.AtoB.Load() != 0 {
 			t.Errorf("%s: counted %d bytes that nobody took", row.says, n.AtoB.Load())
 		}
+	}
+}
+
+// tcp is a pair for one test.
+func tcp(t *testing.T) (dialled, accepted *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	for _, c := range []net.Conn{a, b} {
+		c.SetDeadline(time.Now().Add(2 * time.Minute))
+	}
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+func TestJoinResetsAStreamThatWasCutAndNoOther(t *testing.T) {
+	cut := errors.New("the transport is gone")
+	for _, row := range []struct {
+		says  string
+		guest io.Reader // what comes for the client
+		want  error
+	}{
+		{"half an answer is reset", io.MultiReader(strings.NewReader("half"), iotest.ErrReader(cut)), syscall.ECONNRESET},
+		{"no answer is reset", iotest.ErrReader(cut), syscall.ECONNRESET},
+		{"a whole answer ends well", strings.NewReader("whole"), nil},
+	} {
+		client, a := tcp(t)
+		done := make(chan error, 1)
+		go func() { done <- proxy.Join(a, newFaulty(row.guest, io.Discard), nil) }()
+		if row.want == nil {
+			client.CloseWrite()
+		}
+		if _, err := io.ReadAll(client); row.want == nil && err != nil || !errors.Is(err, row.want) {
+			t.Errorf("%s: the client's read = %v; want %v", row.says, err, row.want)
+		}
+		<-done
+	}
+}
+
+// told is a connection that says when its writing side has ended.
+type told struct {
+	*net.TCPConn
+	all chan struct{}
+}
+
+func (c *told) CloseWrite() error {
+	defer close(c.all)
+	return c.TCPConn.CloseWrite()
+}
+
+// An answer that nobody has read yet is not thrown away with a question that nobody can take.
+func TestJoinLeavesAWholeAnswerAloneWhenTheQuestionIsCut(t *testing.T) {
+	client, a := tcp(t)
+	answer := bytes.Repeat([]byte("answer "), 20_000) // more than the client's socket holds; the rest is in ours
+	if err := errors.Join(client.SetReadBuffer(16<<10), a.SetWriteBuffer(1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	side := &told{a, make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- proxy.Join(side, newFaulty(bytes.NewReader(answer), io.Discard), nil) }()
+	<-side.all
+	a.SetReadDeadline(time.Unix(1, 0))
+	if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Join = %v; want the cut", err)
+	}
+	if got, err := io.ReadAll(client); err != nil || !bytes.Equal(got, answer) {
+		t.Errorf("the client read %d of %d bytes, %v", len(got), len(answer), err)
 	}
 }

@@ -43,6 +43,13 @@ func (l *listener) aim(target string) {
 	l.aimed = make(chan struct{})
 }
 
+// unaim makes new connections wait for the next target.
+func (l *listener) unaim() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.target = ""
+}
+
 // leads is where connections go, or "", and what is closed when that changes.
 func (l *listener) leads() (string, <-chan struct{}) {
 	l.mu.Lock()

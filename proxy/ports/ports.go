@@ -62,6 +62,7 @@ type port struct {
 	since     time.Time
 	listeners []*listener // none: fault says why
 	fault     string
+	orphan    bool // its guest is no more: see Disown
 }
 
 // Port is a published address as it is now.
@@ -133,12 +134,17 @@ func (a *Activity) add(l *listener) {
 // Close lets go of everything and waits until nothing runs.
 func (p *Publisher) Close() {
 	p.end()
+	p.Clear()
+	p.wg.Wait()
+}
+
+// Clear lets go of every port, because there is no guest any more.
+func (p *Publisher) Clear() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	for key := range p.ports {
 		p.releaseLocked(key)
 	}
-	p.mu.Unlock()
-	p.wg.Wait()
 }
 
 // Bind listens, or gives a port that is held under this key its target. The error is a *protocol.AskError.
@@ -169,7 +175,7 @@ func (p *Publisher) bindLocked(b protocol.Bind) (later bool, _ error) {
 	case held == nil:
 		held = &port{since: time.Now()}
 	}
-	held.bind = b
+	held.bind, held.orphan = b, false
 	if len(held.listeners) > 0 {
 		for _, l := range held.listeners {
 			l.aim(b.Target)
@@ -278,7 +284,7 @@ func (p *Publisher) releaseLocked(key string) {
 	p.log.Info("port", "released", held.bind.Address, "protocol", held.bind.Protocol)
 }
 
-// Hold makes these the only ports. What is held already stays as it is, with those who wait and what goes
+// Hold makes these the only ports, beside those that wait for their guest. What is held already stays as it is, with those who wait and what goes
 // through. What could not be bound is held as a fault, and tried again until it is bound or no longer
 // wanted; the error joins those of new faults and of what cannot be bound at all.
 func (p *Publisher) Hold(binds []protocol.Bind) error {
@@ -289,7 +295,7 @@ func (p *Publisher) Hold(binds []protocol.Bind) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key := range p.ports {
-		if !wanted[key] {
+		if !wanted[key] && !p.ports[key].orphan {
 			p.releaseLocked(key)
 		}
 	}
@@ -338,6 +344,30 @@ func (p *Publisher) retryLocked() {
 			}
 		}
 	})
+}
+
+// Disown says that the guest which comes next is another: it boots, where the one before was to wake. The
+// ports stay as they are, with who waits, until it binds them again or Settle says that it will not.
+func (p *Publisher) Disown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, held := range p.ports {
+		held.orphan = true
+		for _, l := range held.listeners {
+			l.unaim()
+		}
+	}
+}
+
+// Settle lets go of the ports that a guest of before had and this one has not asked for.
+func (p *Publisher) Settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, held := range p.ports {
+		if held.orphan {
+			p.releaseLocked(key)
+		}
+	}
 }
 
 // Table is what is to be bound, for a Hold by who comes after.

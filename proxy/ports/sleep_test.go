@@ -460,3 +460,38 @@ func TestAFaultEndsWithItsPort(t *testing.T) {
 	}
 	eventually(t, "nobody trying", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return !p.retrying })
 }
+
+func TestAGuestThatBootsInPlaceOfAWakeServesWhoWaited(t *testing.T) {
+	p := asleep(t, new(waker).wake)
+	at := map[string]protocol.Bind{}
+	for _, key := range []string{"back", "not back"} {
+		b := protocol.Bind{Key: key, Protocol: "tcp", Address: "127.0.0.1:" + freePort(t, "tcp"), Target: "192.0.2.1:80"}
+		if err := p.Bind(b); err != nil {
+			t.Fatal(err)
+		}
+		at[key] = b
+	}
+	back, not := dial(t, "tcp", at["back"].Address), dial(t, "tcp", at["not back"].Address)
+	eventually(t, "both waiting", func() bool { return len(p.held) == 2 })
+	p.Disown()
+	p.Lead(guest{})
+	p.Hold(nil) // its engine has not started yet
+	b := at["back"]
+	for _, b.Target = range []string{"", echoTCP(t)} { // the engine's bind, then its proxy's claim
+		if err := p.Bind(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	io.WriteString(back, "x")
+	back.(*net.TCPConn).CloseWrite()
+	if b, err := io.ReadAll(back); string(b) != "echo x" {
+		t.Errorf("who waited for a port that is back got %q, %v", b, err)
+	}
+	p.Settle()
+	if _, err := io.ReadAll(not); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("who waited for a port that is not back got %v; want a reset", err)
+	}
+	if l := p.List(); len(l) != 1 || l[0].Bind.Key != "back" {
+		t.Errorf("held are %+v; want the port that is back", l)
+	}
+}

@@ -91,7 +91,7 @@ func (v *vm) leavePorts() {
 	defer v.asking.Unlock()
 	v.left = true
 	v.d.ports.Suspend()
-	v.d.ports.Hold(nil)
+	v.d.ports.Clear()
 }
 
 // holdPorts makes these the ports of the host, and tells people which of them it has not.

@@ -122,6 +122,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	defer func() {
 		if err != nil {
 			d.log.Error("start", "err", err)
+			d.ports.Clear() // those of a guest that should have woken
 			err = failure(err)
 		}
 	}()
@@ -194,6 +195,7 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 		v.Stop(context.Background())
 		return nil, err
 	}
+	d.ports.Settle()
 	return v, nil
 }
 
