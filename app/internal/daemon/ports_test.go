@@ -1,0 +1,116 @@
+//go:build unix
+
+package daemon
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/guestd/protocol"
+	"github.com/covedesk/cove/proxy"
+	"github.com/covedesk/cove/proxy/transport"
+	"github.com/covedesk/cove/vmhost"
+	"github.com/covedesk/cove/vmhost/fakevm"
+)
+
+// publishing are services of a guest that asks for one port, and in whose containers what connects is echoed.
+func publishing(held func() []protocol.Bind) map[string]transport.Handler {
+	return map[string]transport.Handler{
+		protocol.ServiceAsks: func(c proxy.Conn) {
+			defer c.Close()
+			if transport.Accept(c) != nil {
+				return
+			}
+			protocol.NewWriter(c).Write(protocol.Message{Ask: &protocol.Ask{ID: 1, Held: &protocol.Held{Binds: held()}}})
+			io.Copy(io.Discard, c)
+		},
+		protocol.ServiceConnect: func(c proxy.Conn) {
+			defer c.Close()
+			if transport.Accept(c) == nil {
+				io.Copy(struct{ io.Writer }{c}, c)
+			}
+		},
+	}
+}
+
+func TestPortsLiveAsLongAsTheirGuest(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := l.Addr().String()
+	defer l.Close()
+	free, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().String()
+	free.Close()
+	var none atomic.Bool
+	w := newWorld(t, &fakevm.Driver{Services: publishing(func() []protocol.Bind {
+		if none.Load() {
+			return nil
+		}
+		return []protocol.Bind{
+			{Key: "1", Protocol: "tcp", Address: at, Target: "172.17.0.2:80"},
+			{Key: "2", Protocol: "tcp", Address: taken, Target: "172.17.0.3:80"},
+		}
+	})})
+	ctx := context.Background()
+	if err := w.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var c net.Conn
+	w.eventually(t, "the port", func() bool { c, err = net.Dial("tcp", at); return err == nil })
+	defer c.Close()
+	io.WriteString(c, "x")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Error("through the port:", err)
+	}
+	var all []api.Port
+	w.eventually(t, "both ports listed", func() bool { all, err = w.Ports(ctx); return err == nil && len(all) == 2 })
+	for _, p := range all {
+		if (p.Fault != "") != (p.Address == taken) {
+			t.Errorf("port %+v; want a fault of %s alone", p, taken)
+		}
+	}
+	w.eventually(t, "a notice of the taken port", func() bool {
+		s, _ := w.Status(ctx)
+		return len(s.Notices) == 1 && strings.Contains(s.Notices[0].Text, taken+"/tcp: address already in use")
+	})
+
+	none.Store(true)
+	first := w.driver.Machine()
+	first.End(vmhost.Exit{Reason: vmhost.ExitPanicked, Detail: "the guest's kernel panicked"})
+	io.ReadAll(c) // must end
+	w.eventually(t, "another machine", func() bool { return w.driver.Machine() != first })
+	w.phase(t, api.Running)
+	if l, err := net.Listen("tcp4", at); err != nil {
+		t.Error("the port of a guest that is gone:", err)
+	} else {
+		l.Close()
+	}
+
+	none.Store(false)
+	w.driver.Machine().End(vmhost.Exit{Reason: vmhost.ExitPanicked, Detail: "the guest's kernel panicked"})
+	w.eventually(t, "the port again", func() bool {
+		c, err := net.Dial("tcp", at)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	if err := w.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := net.Listen("tcp4", at); err != nil {
+		t.Error("the port after a stop:", err)
+	} else {
+		l.Close()
+	}
+}
