@@ -8,6 +8,7 @@ require (
 	github.com/Microsoft/go-winio v0.6.4 // named pipes with half-close on Windows
 	github.com/creack/pty v1.1.24 // a terminal for the guest's shell, and for the tests
 	github.com/digitalocean/go-qemu v0.0.0-20221209210016-f035778c97f7 // QMP, QEMU's monitor protocol
+	github.com/distribution/reference v0.6.0 // names of images, in their many spellings
 	github.com/docker/docker v28.5.2+incompatible // the engine's client: asks whether a docker context answers
 	github.com/docker/go-units v0.5.0 // sizes as people write them
 	github.com/hanwen/go-fuse/v2 v2.12.1 // the FUSE protocol, for shared folders
@@ -22,7 +23,7 @@ require (
 	github.com/sirupsen/logrus v1.10.2 // only to silence lima's packages
 	github.com/spf13/cobra v1.10.2 // commands, flags, help and completion
 	github.com/spf13/viper v1.21.0 // the settings file
-	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json
+	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json, and the time of an event
 	github.com/tidwall/sjson v1.2.5 // changes that key and no other byte
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
 	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy in tests of what a proxy setting means to the engine
@@ -43,7 +44,6 @@ require (
 	github.com/containerd/log v0.1.0 // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/digitalocean/go-libvirt v0.0.0-20220804181439-8648fbde413e // indirect
-	github.com/distribution/reference v0.6.0 // indirect
 	github.com/docker/go-connections v0.6.0 // indirect
 	github.com/fatih/color v1.19.0 // indirect
 	github.com/felixge/httpsnoop v1.0.4 // indirect

@@ -40,15 +40,15 @@ func Classify(method, path string) Call {
 	var c Call
 	switch method {
 	case http.MethodGet, http.MethodHead:
-		// Reading bulk content is work; so is following a container's output or its numbers, and asking
-		// a registry. A volume or network may be named like a verb.
+		// Reading bulk content is work; so is following a container's output or its numbers, asking a
+		// registry, and profiling the engine. A volume or network may be named like a verb.
 		switch last {
 		case "logs", "stats", "archive", "export", "get", "ws", "top", "changes":
 			c.Active = len(parts) > 2 || parts[0] == "images"
 		case "search":
 			c.Active = len(parts) == 2 && parts[0] == "images"
 		}
-		c.Active = c.Active || parts[0] == "distribution"
+		c.Active = c.Active || parts[0] == "distribution" || parts[0] == "debug"
 	default:
 		c.Active = true
 	}

@@ -1,8 +1,9 @@
 // Package dockerapi is the docker.sock front: it gives every request of the engine's API to the engine
 // in the guest, byte for byte, with half-close kept on the calls that become streams. It waits while
 // the engine starts, refuses mounts of host folders that the guest does not have, and answers in the
-// engine's own error format when there is no engine. It ends the calls in flight when
-// the engine is suspended. It knows no daemon: a [Waker] is handed in.
+// engine's own error format when there is no engine. While the engine sleeps it answers passive calls from
+// a snapshot and holds streams of events; an active call waits for the wake that it causes. It knows no
+// daemon: a [Waker] is handed in.
 package dockerapi
 
 import (
@@ -44,8 +45,13 @@ var ErrAsleep = errors.New("the engine is asleep")
 // Service is the name by which the engine's API is dialled.
 const Service = "docker"
 
-// Front serves the engine's API on the host. Before the way to an engine that goes to sleep is cut, its user
-// calls Suspend.
+// Front serves the engine's API on the host. Around each sleep of the engine its user calls
+//
+//	Snapshot  when Engine says ErrAsleep to passive calls already, and the engine still serves
+//	Suspend   before the way to the engine is cut
+//	Resume    when the engine serves again: after a wake, a cold start, or a save that failed
+//
+// and Load before Serve where the engine sleeps from the first moment on.
 type Front struct {
 	waker  Waker
 	paths  Paths
@@ -54,9 +60,13 @@ type Front struct {
 	plain  *httputil.ReverseProxy
 	now    func() time.Time
 
-	mu   sync.Mutex // guards all below
-	life *life
-	use  Activity
+	mu       sync.Mutex // guards all below
+	life     *life
+	use      Activity
+	known    []question    // that clients asked lately, the last one at the end
+	versions []string      // of the API, that clients spoke lately, likewise
+	snapshot *snapshot     // nil while the engine runs
+	settled  chan struct{} // closed when there is a snapshot, or none to come in this sleep
 }
 
 // Connections that wait in the guest for the next plain request: a CLI makes a few at once, an IDE tens.
@@ -69,7 +79,7 @@ const (
 // New returns a Front. Paths say which mounts mean the guest's own files, shares which of the host's can be
 // mounted.
 func New(w Waker, paths Paths, shares Shares, l *slog.Logger) *Front {
-	f := &Front{waker: w, paths: paths, shares: shares, log: l, now: time.Now, life: newLife()}
+	f := &Front{waker: w, paths: paths, shares: shares, log: l, now: time.Now, life: newLife(), settled: make(chan struct{})}
 	f.plain = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", "engine"
@@ -130,6 +140,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	f.note(call, r)
 	if call.Active {
 		defer f.used()()
 	}

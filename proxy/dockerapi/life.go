@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/covedesk/cove/proxy"
 )
@@ -15,6 +17,10 @@ type life struct {
 	ctx       context.Context // of the life
 	end       context.CancelFunc
 	transport *http.Transport // its idle connections end with it
+
+	mu      sync.Mutex // guards all below
+	brief   int        // calls in flight that are soon over
+	drained chan struct{}
 }
 
 func newLife() *life {
@@ -67,6 +73,47 @@ func (l *life) roundTrip(r *http.Request, engine proxy.Dialer) (*http.Response, 
 	return resp, nil
 }
 
+// briefly is roundTrip for a call that is soon over, which a sleep waits for.
+func (l *life) briefly(r *http.Request, engine proxy.Dialer) (*http.Response, error) {
+	l.count(1)
+	resp, err := l.roundTrip(r, engine)
+	if err != nil {
+		l.count(-1)
+		return nil, err
+	}
+	body := resp.Body.(*answerBody)
+	end := body.done
+	body.done = sync.OnceFunc(func() { end(); l.count(-1) })
+	return resp, nil
+}
+
+func (l *life) count(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.brief += n
+	if l.brief == 0 && l.drained != nil {
+		close(l.drained)
+		l.drained = nil
+	}
+}
+
+// drain waits until no brief call is in flight, or its time is up.
+func (l *life) drain() {
+	drained := make(chan struct{})
+	l.mu.Lock()
+	l.drained = drained
+	l.mu.Unlock()
+	l.count(0)
+	select {
+	case <-drained:
+	case <-time.After(drainTime):
+	}
+}
+
+// drainTime bounds what a sleep waits for passive calls that the engine still answers. Later ones get the
+// snapshot.
+const drainTime = 2 * time.Second
+
 // answerBody is the body of an answer whose call ends with a life.
 type answerBody struct {
 	io.ReadCloser
@@ -110,13 +157,16 @@ func (f *Front) engine(ctx context.Context, active bool) (*life, proxy.Dialer, e
 	}
 }
 
-// Suspend ends the calls in flight, because the engine is about to be saved: one without an answer so far is
-// answered 503, another's stream ends.
+// Suspend ends the calls in flight, because the engine is about to be saved. Passive ones have 2 s to come to
+// their end, and are answered from the snapshot after that. An active one without an answer so far is
+// answered 503, another's stream ends. Streams of events are held. Calls from now on are new ones.
 func (f *Front) Suspend() {
 	f.mu.Lock()
 	old := f.life
 	f.life = newLife()
+	f.settleLocked()
 	f.mu.Unlock()
+	old.drain()
 	old.end()
 	old.transport.CloseIdleConnections()
 }
@@ -129,12 +179,37 @@ func (t tripper) RoundTrip(r *http.Request) (*http.Response, error) { return t(r
 // trip answers a plain call.
 func (f *Front) trip(r *http.Request) (*http.Response, error) {
 	call, _ := r.Context().Value(callKey{}).(Call)
-	l, engine, err := f.engine(r.Context(), call.Active)
-	if err != nil {
-		return nil, err
+	if isEvents(r.Method, r.URL.Path) {
+		return f.openEvents(r)
 	}
-	if call.Swarm {
-		f.makeGateway(r.Context(), l, engine)
+	for {
+		l, engine, err := f.engine(r.Context(), call.Active)
+		if errors.Is(err, ErrAsleep) {
+			s, again := f.recall(r.Context())
+			if again {
+				continue
+			}
+			if s != nil {
+				if a := s.find(asked(r)); a != nil {
+					return s.response(r, a, f.now()), nil
+				}
+			}
+			// A right answer is better than rest. The next snapshot will have it.
+			l, engine, err = f.engine(r.Context(), true)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if call.Active {
+			if call.Swarm {
+				f.makeGateway(r.Context(), l, engine)
+			}
+			return l.roundTrip(r, engine)
+		}
+		resp, err := l.briefly(r, engine)
+		if err == errSuspended && r.Body == nil && r.Context().Err() == nil {
+			continue
+		}
+		return resp, err
 	}
-	return l.roundTrip(r, engine)
 }

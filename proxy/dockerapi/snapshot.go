@@ -1,0 +1,319 @@
+package dockerapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/covedesk/cove/proxy"
+)
+
+// snapshot is what the engine answered to passive calls before it went to sleep.
+type snapshot struct {
+	taken   time.Time // on the host's clock, when the first was asked
+	version string    // what the engine takes a path without a version for, such as "/v1.56"
+	answers map[question]*answer
+}
+
+type answer struct {
+	Status int         `json:"status"`
+	Header http.Header `json:"header"`
+	Body   []byte      `json:"body,omitempty"`
+}
+
+// Limits of a snapshot. A sleep waits for it, so it takes what it gets in its time.
+const (
+	snapshotTime   = 10 * time.Second // on a host under load; some 0.1 s else
+	snapshotSize   = 16 << 20         // bytes of all answers
+	maxAnswer      = 4 << 20          // bytes of one: the list of some thousand containers
+	maxInspections = 1024             // containers, images, networks, volumes and execs, in all versions
+	snapshotConns  = 8                // questions at a time
+)
+
+// What an answer from a snapshot carries beside the engine's own headers, its Date among them.
+const (
+	// ageHeader is RFC 9111, 5.1: seconds since the engine gave the answer.
+	ageHeader = "Age"
+	// snapshotHeader says since when the engine is not asked: a time of RFC 3339. It is there on
+	// such answers only.
+	snapshotHeader = "Cove-Snapshot"
+)
+
+// Snapshot asks the engine what clients are likely to ask while it sleeps: the usual lists, an inspection of
+// everything in them, and all passive calls that clients made lately, each in the API versions that they
+// speak. It takes some 0.1 s, and 10 s at the most, after which what is there is enough. With an error there
+// is no snapshot, and passive calls wake the engine. Passive calls meanwhile wait for it.
+//
+// The snapshot is dropped by Resume. It holds what the calls hold, the environment of containers among it,
+// where people put passwords.
+func (f *Front) Snapshot(ctx context.Context, engine proxy.Dialer) error {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTime)
+	defer cancel()
+	f.mu.Lock()
+	f.forgetLocked()
+	t := &taking{life: f.life, engine: engine, conns: make(chan struct{}, snapshotConns), now: f.now,
+		s: &snapshot{taken: f.now(), answers: map[question]*answer{}}, asked: map[question]bool{}}
+	known, versions := slices.Clone(f.known), slices.Clone(f.versions)
+	f.mu.Unlock()
+	err := t.take(ctx, known, versions)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer f.settleLocked()
+	if err != nil {
+		return fmt.Errorf("take a snapshot of the engine: %w", err)
+	}
+	f.snapshot = t.s
+	return nil
+}
+
+// Resume drops the snapshot. It is called when the engine serves again.
+func (f *Front) Resume() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgetLocked()
+}
+
+func (f *Front) forgetLocked() {
+	f.settleLocked() // who waits for it asks again
+	f.snapshot, f.settled = nil, make(chan struct{})
+}
+
+// settleLocked says that there is a snapshot now, or none to come.
+func (f *Front) settleLocked() {
+	select {
+	case <-f.settled:
+	default:
+		close(f.settled)
+	}
+}
+
+// recall gives the snapshot of an engine that sleeps, and waits while it is being taken. It is nil when there
+// is none. Again means that this sleep is over.
+func (f *Front) recall(ctx context.Context) (s *snapshot, again bool) {
+	f.mu.Lock()
+	settled := f.settled
+	f.mu.Unlock()
+	// The sleep is known before the snapshot is begun.
+	ctx, cancel := context.WithTimeout(ctx, snapshotTime+time.Second)
+	defer cancel()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snapshot, f.settled != settled
+}
+
+// taking is a snapshot that is being taken.
+type taking struct {
+	life   *life
+	engine proxy.Dialer
+	conns  chan struct{}
+	now    func() time.Time
+
+	mu    sync.Mutex // guards all below
+	s     *snapshot
+	asked map[question]bool
+	size  int
+}
+
+func (t *taking) take(ctx context.Context, known []question, versions []string) error {
+	// The CLI negotiates with a HEAD, others with a GET.
+	t.all(ctx, []question{{Method: http.MethodHead, Path: ping}, {Method: http.MethodGet, Path: ping}})
+	pong := t.s.answers[question{Method: http.MethodGet, Path: ping}]
+	if pong == nil {
+		return fmt.Errorf("the engine does not answer: %w", context.Cause(ctx))
+	}
+	t.s.version = "/v" + pong.Header.Get("Api-Version")
+	var lists, things, execs []question
+	// The clients' own first, the latest before the others.
+	if versions = reversed(versions); !slices.Contains(versions, t.s.version) {
+		versions = append(versions, t.s.version)
+	}
+	for _, v := range versions {
+		for _, uri := range []string{"/containers/json?all=1", "/containers/json", "/images/json", "/images/json?manifests=1", "/images/json?all=1", "/images/json?all=1&manifests=1", "/networks", "/volumes", "/version", "/info"} {
+			path, query, _ := strings.Cut(uri, "?")
+			lists = append(lists, question{Method: http.MethodGet, Path: v + path, Query: query})
+		}
+	}
+	t.all(ctx, lists)
+	known = reversed(known)
+	past := slices.DeleteFunc(slices.Clone(known), func(q question) bool { return !isEvents(q.Method, q.Path) })
+	t.all(ctx, slices.DeleteFunc(known, func(q question) bool { return isEvents(q.Method, q.Path) }))
+	for _, v := range versions {
+		things = append(things, t.s.things(v)...)
+	}
+	t.all(ctx, things[:min(len(things), maxInspections)])
+	// A CLI whose exec was cut asks what became of it.
+	for _, q := range things[:min(len(things), maxInspections)] {
+		execs = append(execs, t.s.execs(q)...)
+	}
+	t.all(ctx, execs[:min(len(execs), maxInspections)])
+	// Last, since more are to come until the engine sleeps.
+	t.all(ctx, append(past, question{Method: http.MethodGet, Path: t.s.version + "/events"}))
+	return nil
+}
+
+const ping = "/_ping"
+
+func reversed[T any](list []T) []T {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}
+
+// all asks questions, the first ones first, and returns when it has the answers or its time is up.
+func (t *taking) all(ctx context.Context, qs []question) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, q := range qs {
+		t.mu.Lock()
+		asked := t.asked[q]
+		t.asked[q] = true
+		t.mu.Unlock()
+		if asked {
+			continue
+		}
+		select {
+		case t.conns <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		wg.Go(func() {
+			defer func() { <-t.conns }()
+			t.one(ctx, q)
+		})
+	}
+}
+
+func (t *taking) one(ctx context.Context, q question) {
+	target, err := url.Parse("http://engine" + q.Path)
+	if err != nil {
+		return
+	}
+	target.RawQuery = q.Query
+	if isEvents(q.Method, target.Path) {
+		target.RawQuery = pastEvents(q.Query, t.now())
+	}
+	r := &http.Request{Method: q.Method, URL: target, Host: Service, Header: http.Header{"User-Agent": {""}}}
+	if q.Accept != "" {
+		r.Header.Set("Accept", q.Accept)
+	}
+	resp, err := t.life.roundTrip(r.WithContext(ctx), t.engine)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil || len(body) > maxAnswer || resp.StatusCode >= http.StatusInternalServerError {
+		return
+	}
+	for _, name := range []string{"Connection", "Transfer-Encoding"} {
+		resp.Header.Del(name)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.size += len(body); t.size <= snapshotSize {
+		t.s.answers[q] = &answer{resp.StatusCode, resp.Header, body}
+	} else {
+		t.size -= len(body)
+	}
+}
+
+// response is an answer as it is given to a client.
+func (s *snapshot) response(r *http.Request, a *answer, now time.Time) *http.Response {
+	header := a.Header.Clone()
+	header.Set(ageHeader, strconv.Itoa(max(0, int(now.Sub(s.taken).Seconds()))))
+	header.Set(snapshotHeader, s.taken.UTC().Format(time.RFC3339))
+	length := int64(len(a.Body))
+	if r.Method == http.MethodHead {
+		length = -1 // the header has it, if the engine gave it
+	} else {
+		header.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	}
+	return &http.Response{
+		StatusCode: a.Status, Status: strconv.Itoa(a.Status) + " " + http.StatusText(a.Status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: io.NopCloser(bytes.NewReader(a.Body)), ContentLength: length, Request: r,
+	}
+}
+
+// fileVersion is of the form of a saved snapshot.
+const fileVersion = 1
+
+// maxFile bounds what is read of one: the answers in base64, their headers, and the questions.
+const maxFile = snapshotSize*3/2 + maxKnown*maxQuestion + 16<<20
+
+// saved is a snapshot in a file: JSON.
+type saved struct {
+	Version  int        `json:"version"`
+	Taken    time.Time  `json:"taken"`
+	Engine   string     `json:"engine"`
+	Answers  []entry    `json:"answers"`
+	Known    []question `json:"known"`
+	Versions []string   `json:"versions"`
+}
+
+type entry struct {
+	question
+	answer
+}
+
+// Save writes the snapshot, for a coved that is started while the engine sleeps. It has the environment of
+// containers in it, where people put passwords: the file is to be 0600 in a folder of 0700, as the image of
+// the guest's memory is that lies beside it and has all of this in it too. Without a snapshot it is an error.
+func (f *Front) Save(w io.Writer) error {
+	f.mu.Lock()
+	s := f.snapshot
+	file := saved{Version: fileVersion, Known: slices.Clone(f.known), Versions: slices.Clone(f.versions)}
+	f.mu.Unlock()
+	if s == nil {
+		return fmt.Errorf("save the snapshot: there is none")
+	}
+	file.Taken, file.Engine = s.taken, s.version
+	for q, a := range s.answers { // nobody changes it any more
+		file.Answers = append(file.Answers, entry{q, *a})
+	}
+	if err := json.NewEncoder(w).Encode(file); err != nil {
+		return fmt.Errorf("save the snapshot: %w", err)
+	}
+	return nil
+}
+
+// Load reads what Save wrote. It is called before Serve where the engine sleeps already. With an error there
+// is no snapshot, and passive calls wake the engine.
+func (f *Front) Load(r io.Reader) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settleLocked()
+	limited := &io.LimitedReader{R: r, N: maxFile}
+	var file saved
+	if err := json.NewDecoder(limited).Decode(&file); err != nil {
+		if limited.N <= 0 {
+			err = fmt.Errorf("it is larger than %d MiB", maxFile>>20)
+		}
+		return fmt.Errorf("load the snapshot: %w", err)
+	}
+	if file.Version != fileVersion {
+		return fmt.Errorf("load the snapshot: it is of version %d, and this is version %d", file.Version, fileVersion)
+	}
+	s := &snapshot{taken: file.Taken, version: file.Engine, answers: map[question]*answer{}}
+	for _, e := range file.Answers {
+		if e.Status < 200 || e.Status > 599 {
+			return fmt.Errorf("load the snapshot: %s %s has the status %d", e.Method, e.Path, e.Status)
+		}
+		s.answers[e.question] = &e.answer
+	}
+	f.snapshot = s
+	f.known, f.versions = file.Known[max(0, len(file.Known)-maxKnown):], file.Versions[max(0, len(file.Versions)-maxVersions):]
+	return nil
+}
