@@ -98,10 +98,21 @@ func cables(t *testing.T) (net.Conn, net.Conn) {
 
 // dial connects from the guest.
 func (g *guest) dial(ctx context.Context, to netip.AddrPort) (proxy.Conn, error) {
+	return g.dialFrom(ctx, 0, to)
+}
+
+// dialFrom connects from a port of the guest's; 0 is any.
+func (g *guest) dialFrom(ctx context.Context, port uint16, to netip.AddrPort) (proxy.Conn, error) {
 	var queue waiter.Queue
 	e, err := g.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
 	if err != nil {
 		return nil, errors.New(err.String())
+	}
+	if port != 0 {
+		if err := e.Bind(tcpip.FullAddress{NIC: nic, Addr: to4(Guest), Port: port}); err != nil {
+			e.Close()
+			return nil, errors.New(err.String())
+		}
 	}
 	entry, done := waiter.NewChannelEntry(waiter.WritableEvents)
 	queue.EventRegister(&entry)

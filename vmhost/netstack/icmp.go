@@ -93,7 +93,12 @@ func (n *Network) intercept(packet []byte) bool {
 		u := header.UDP(body)
 		return h.More() || h.FragmentOffset() != 0 || h.Protocol() != uint8(header.UDPProtocolNumber) || len(u) < header.UDPMinimumSize || u.DestinationPort() != dhcpPort
 	}
-	if h.Protocol() != uint8(header.ICMPv4ProtocolNumber) {
+	switch h.Protocol() {
+	case uint8(header.ICMPv4ProtocolNumber):
+	case uint8(header.TCPProtocolNumber):
+		n.tcp.renew(h, header.TCP(body))
+		return false
+	default:
 		return false
 	}
 	i := header.ICMPv4(body)

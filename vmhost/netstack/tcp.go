@@ -43,13 +43,19 @@ const (
 	smallConn = 64 << 10
 )
 
+// timeWait is how long the stack remembers a connection that it ended first, for the case that its answer
+// to the guest's end is lost: long enough for the first repeats. Each costs some KiB, and no bound counts
+// them.
+const timeWait = 2 * time.Second
+
 // tune sets what the stack's connections start with.
 func tune(s *stack.Stack) error {
 	sack, retries, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPSynRetriesOption(4), tcpip.TCPModerateReceiveBufferOption(false)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, option := range []tcpip.SettableTransportProtocolOption{
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: largeConn, Max: largeConn},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: largeConn, Max: largeConn},
-		&sack, &retries, &moderate,
+		&sack, &retries, &moderate, &wait,
 	} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
 			return errors.New(err.String())
@@ -106,6 +112,29 @@ func (f *tcpForwarder) HandlePacket(id stack.TransportEndpointID, p *stack.Packe
 		return false
 	}
 	return true
+}
+
+// renew lets go of a connection that has ended when the guest begins another one with the same addresses
+// and ports: where the host's side ended first, the guest's kernel has forgotten the old one and may take its
+// port again at once. gVisor keeps the SYN from us, since it looks only for listening sockets (RFC 1122,
+// 4.2.2.13, allows to take it), and the guest's patience would end before timeWait did. There is nobody on
+// the cable who could hold a SYN back, so it is never an old one. Our reset is for the old connection too:
+// it acknowledges nothing of the new one, and is ignored (RFC 9293, 3.10.7.3).
+func (f *tcpForwarder) renew(packet header.IPv4, segment header.TCP) {
+	if packet.FragmentOffset() != 0 || len(segment) < header.TCPMinimumSize || segment.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+		return
+	}
+	id := stack.TransportEndpointID{LocalAddress: packet.DestinationAddress(), LocalPort: segment.DestinationPort(), RemoteAddress: packet.SourceAddress(), RemotePort: segment.SourcePort()}
+	e, ok := f.n.stack.FindTransportEndpoint(header.IPv4ProtocolNumber, header.TCPProtocolNumber, id, nic).(*tcp.Endpoint)
+	if !ok {
+		return
+	}
+	e.LockUser() // what brings it to its end may still be at work
+	ended := tcp.EndpointState(e.State()) == tcp.StateTimeWait
+	e.UnlockUser()
+	if ended {
+		e.Abort()
+	}
 }
 
 // admit gives a new connection its place, or nil where there is none or it has one.

@@ -233,6 +233,27 @@ func TestNothingIsLeftOfClosedConnections(t *testing.T) {
 	})
 }
 
+// A port of the guest's is its own again when the host ended the connection first and the guest has
+// followed: it may be used for the same place at once. (Random ports meet once in 250 such tests.)
+func TestAPortIsUsedAgain(t *testing.T) {
+	g := plug(t, Config{})
+	port := onHost(t, "127.0.0.1:0", func(c *net.TCPConn) { io.WriteString(c, "hello"); c.Close() })
+	for i := range 50 {
+		var c proxy.Conn
+		until(t, func() bool { // the guest's own stack lets go of the port a moment after the end
+			var err error
+			if c, err = g.dialFrom(within(t), 40000, netip.AddrPortFrom(Host, port)); err != nil && err.Error() != "port is in use" {
+				t.Fatalf("dial %d = %v", i, err)
+			}
+			return err == nil
+		})
+		if got, err := io.ReadAll(c); string(got) != "hello" || err != nil {
+			t.Fatalf("dial %d reads %q, %v; want hello", i, got, err)
+		}
+		c.Close()
+	}
+}
+
 // until waits for a condition.
 func until(t *testing.T, ok func() bool) {
 	t.Helper()
