@@ -13,12 +13,11 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// guestConn is a connection of the guest's. Where the host's side was reset it is reset too: the guest
-// must not take a cut-off answer for a whole one.
+// guestConn is a connection of the guest's.
 type guestConn struct {
 	*gonet.TCPConn
 	end   tcpip.Endpoint
-	reset atomic.Bool
+	reset atomic.Bool // Close resets it
 }
 
 var _ proxy.Conn = (*guestConn)(nil)
@@ -41,6 +40,13 @@ func (c *guestConn) Write(b []byte) (int, error) {
 // CloseWrite is no error where the connection is gone: there is nothing left to say.
 func (c *guestConn) CloseWrite() error { return c.known(c.TCPConn.CloseWrite()) }
 func (c *guestConn) CloseRead() error  { return c.known(c.TCPConn.CloseRead()) }
+
+// SetLinger makes Close a reset, as net.TCPConn's does with 0: the guest must not take a cut-off answer for
+// a whole one.
+func (c *guestConn) SetLinger(seconds int) error {
+	c.reset.Store(seconds == 0)
+	return nil
+}
 
 func (c *guestConn) Close() error {
 	if c.reset.Load() {
@@ -74,16 +80,9 @@ func (c *guestConn) known(err error) error {
 	return op
 }
 
-// hostConn is the host's side of a guestConn.
-type hostConn struct {
-	proxy.Conn
-	guest *guestConn
-}
-
-func (c *hostConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err != nil && err != io.EOF && !errors.Is(err, net.ErrClosed) {
-		c.guest.reset.Store(true)
+// resetOnClose makes a connection's Close break it.
+func resetOnClose(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+		l.SetLinger(0)
 	}
-	return n, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/covedesk/cove/vmhost"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
@@ -32,8 +33,10 @@ func frame(from, to netip.Addr, protocol uint8, body []byte) []byte {
 
 // raw is a cable without a stack on it. It answers ARP, and next gives the next IPv4 packet.
 type raw struct {
-	t    *testing.T
-	conn net.Conn
+	t      *testing.T
+	n      *Network
+	conn   net.Conn
+	unplug func()
 }
 
 func plugRaw(t *testing.T, c Config) *raw {
@@ -45,9 +48,10 @@ func plugRaw(t *testing.T, c Config) *raw {
 	ours, theirs := cables(t)
 	done := make(chan struct{})
 	go func() { defer close(done); n.Attach(ours, vmhost.FrameStream) }()
-	t.Cleanup(func() { theirs.Close(); <-done; n.Close() })
+	unplug := func() { theirs.Close(); <-done }
+	t.Cleanup(func() { unplug(); n.Close() })
 	theirs.SetDeadline(time.Now().Add(patience))
-	return &raw{t, theirs}
+	return &raw{t, n, theirs, unplug}
 }
 
 func (r *raw) send(f []byte) {
@@ -57,35 +61,65 @@ func (r *raw) send(f []byte) {
 	}
 }
 
+// frame gives the next frame of any kind.
+func (r *raw) frame() []byte {
+	r.t.Helper()
+	var head [4]byte
+	if _, err := io.ReadFull(r.conn, head[:]); err != nil {
+		r.t.Fatal("no frame came:", err)
+	}
+	f := make([]byte, binary.BigEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(r.conn, f); err != nil {
+		r.t.Fatal(err)
+	}
+	return f
+}
+
 func (r *raw) next() header.IPv4 {
 	r.t.Helper()
 	for {
-		var head [4]byte
-		if _, err := io.ReadFull(r.conn, head[:]); err != nil {
-			r.t.Fatal("no frame came:", err)
-		}
-		f := make([]byte, binary.BigEndian.Uint32(head[:]))
-		if _, err := io.ReadFull(r.conn, f); err != nil {
-			r.t.Fatal(err)
-		}
+		f := r.frame()
 		body := f[header.EthernetMinimumSize:]
 		switch header.Ethernet(f).Type() {
 		case header.IPv4ProtocolNumber:
 			return header.IPv4(body)
 		case header.ARPProtocolNumber:
 			asked := header.ARP(body)
-			answer := make([]byte, header.EthernetMinimumSize+header.ARPSize)
-			header.Ethernet(answer).Encode(&header.EthernetFields{SrcAddr: "\x52\x54\x00\x12\x34\x56", DstAddr: gatewayMAC, Type: header.ARPProtocolNumber})
-			a := header.ARP(answer[header.EthernetMinimumSize:])
-			a.SetIPv4OverEthernet()
-			a.SetOp(header.ARPReply)
-			copy(a.HardwareAddressSender(), "\x52\x54\x00\x12\x34\x56")
-			copy(a.ProtocolAddressSender(), asked.ProtocolAddressTarget())
-			copy(a.HardwareAddressTarget(), asked.HardwareAddressSender())
-			copy(a.ProtocolAddressTarget(), asked.ProtocolAddressSender())
-			r.send(answer)
+			r.send(arpFrame(header.ARPReply, gatewayMAC, tcpip.AddrFromSlice(asked.ProtocolAddressTarget()), tcpip.AddrFromSlice(asked.ProtocolAddressSender())))
 		}
 	}
+}
+
+// arpFrame is a frame of the guest's that asks or answers.
+func arpFrame(op header.ARPOp, to tcpip.LinkAddress, sender, target tcpip.Address) []byte {
+	const own = tcpip.LinkAddress("\x52\x54\x00\x12\x34\x56")
+	f := make([]byte, header.EthernetMinimumSize+header.ARPSize)
+	header.Ethernet(f).Encode(&header.EthernetFields{SrcAddr: own, DstAddr: to, Type: header.ARPProtocolNumber})
+	a := header.ARP(f[header.EthernetMinimumSize:])
+	a.SetIPv4OverEthernet()
+	a.SetOp(op)
+	copy(a.HardwareAddressSender(), own)
+	copy(a.ProtocolAddressSender(), sender.AsSlice())
+	if op == header.ARPReply {
+		copy(a.HardwareAddressTarget(), to)
+	}
+	copy(a.ProtocolAddressTarget(), target.AsSlice())
+	return f
+}
+
+// dhcp sends a message and gives the answer.
+func (r *raw) dhcp(from, to netip.Addr, m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+	r.t.Helper()
+	body := m.ToBytes()
+	u := header.UDP(make([]byte, header.UDPMinimumSize+len(body)))
+	u.Encode(&header.UDPFields{SrcPort: dhcpClientPort, DstPort: dhcpPort, Length: uint16(len(u))})
+	copy(u.Payload(), body)
+	r.send(frame(from, to, uint8(header.UDPProtocolNumber), u))
+	got, err := dhcpv4.FromBytes(header.UDP(r.next().Payload()).Payload())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return got
 }
 
 func echoRequest(payload string) []byte {
@@ -152,15 +186,7 @@ func TestDHCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		body := m.ToBytes()
-		u := header.UDP(make([]byte, header.UDPMinimumSize+len(body)))
-		u.Encode(&header.UDPFields{SrcPort: dhcpClientPort, DstPort: dhcpPort, Length: uint16(len(u))})
-		copy(u.Payload(), body)
-		r.send(frame(netip.IPv4Unspecified(), broadcast, uint8(header.UDPProtocolNumber), u))
-		got, err := dhcpv4.FromBytes(header.UDP(r.next().Payload()).Payload())
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := r.dhcp(netip.IPv4Unspecified(), broadcast, m)
 		if got.MessageType() != row.want {
 			t.Errorf("%s: %s; want %s", row.says, got.MessageType(), row.want)
 		}

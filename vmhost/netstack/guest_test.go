@@ -30,8 +30,9 @@ type guest struct {
 	t     *testing.T
 	n     *Network
 	stack *stack.Stack
-	card  net.Conn // the network's end
-	end   net.Conn // the guest's
+	link  *link
+	end   net.Conn // the guest's end of the cable
+	ends  sync.WaitGroup
 }
 
 // plug makes a network and a guest on it. Both are gone when the test ends.
@@ -42,19 +43,14 @@ func plug(t *testing.T, c Config) *guest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { n.Close() })
-	g := &guest{t: t, n: n}
-	g.card, g.end = cables(t)
-	var wg sync.WaitGroup
-	wg.Go(func() { n.Attach(g.card, vmhost.FrameStream) })
-	t.Cleanup(func() { g.end.Close(); wg.Wait() })
-
+	g := &guest{t: t}
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	l := newLink(uint32(n.MTU()), func([]byte) bool { return false })
-	l.mac = "\x52\x54\x00\x12\x34\x56"
-	if err := g.stack.CreateNIC(nic, l); err != nil {
+	g.link = newLink(uint32(n.MTU()), func([]byte) bool { return false })
+	g.link.mac = "\x52\x54\x00\x12\x34\x56"
+	if err := g.stack.CreateNIC(nic, g.link); err != nil {
 		t.Fatal(err)
 	}
 	own := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: to4(Guest), PrefixLen: 24}}
@@ -65,16 +61,23 @@ func plug(t *testing.T, c Config) *guest {
 	everywhere, _ := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
 	local, _ := tcpip.NewSubnet(to4(Subnet.Addr()), tcpip.MaskFromBytes([]byte{255, 255, 255, 0}))
 	g.stack.SetRouteTable([]tcpip.Route{{Destination: local, NIC: nic}, {Destination: everywhere, Gateway: to4(Gateway), NIC: nic}})
-	wg.Go(func() { l.serve(g.end, vmhost.FrameStream) })
-	t.Cleanup(func() { g.end.Close(); g.stack.Destroy() })
-	for _, end := range []*link{n.link, l} { // a first frame that is lost costs a second
-		until(t, func() bool {
-			end.mu.RLock()
-			defer end.mu.RUnlock()
-			return end.out != nil
-		})
-	}
+	g.plugInto(n)
+	t.Cleanup(func() { g.unplug(); g.stack.Destroy() })
 	return g
+}
+
+func (g *guest) plugInto(n *Network) {
+	g.n = n
+	card, end := cables(g.t)
+	g.end = end
+	g.ends.Go(func() { n.Attach(card, vmhost.FrameStream) })
+	g.ends.Go(func() { g.link.serve(end, vmhost.FrameStream) })
+	until(g.t, func() bool { return n.link.plugged() && g.link.plugged() }) // a first frame that is lost costs a second
+}
+
+func (g *guest) unplug() {
+	g.end.Close()
+	g.ends.Wait()
 }
 
 // cables is a connected pair of sockets, as a driver has with its hypervisor.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -74,10 +76,43 @@ type echo struct {
 	n     *Network
 	ping  Pinger
 	slots chan struct{}
+
+	mu    sync.Mutex
+	asked map[[2]uint16]chan struct{} // by the identifier and sequence of our own pings of the guest
 }
 
 func newEcho(n *Network, ping Pinger) *echo {
-	return &echo{n: n, ping: ping, slots: make(chan struct{}, maxPings)}
+	return &echo{n: n, ping: ping, slots: make(chan struct{}, maxPings), asked: map[[2]uint16]chan struct{}{}}
+}
+
+// guest makes a ping of the guest: what sends it, what closes when it is answered, and what gives it up.
+// Frames pass each other nowhere on the way, so that the guest has then had all that was sent before.
+func (e *echo) guest() (send func(), answered <-chan struct{}, forget func()) {
+	key := [2]uint16{uint16(rand.Uint32()), uint16(rand.Uint32())}
+	heard := make(chan struct{})
+	e.mu.Lock()
+	e.asked[key] = heard
+	e.mu.Unlock()
+	m := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize))
+	m.SetType(header.ICMPv4Echo)
+	m.SetIdent(key[0])
+	m.SetSequence(key[1])
+	return func() { e.n.sendICMP(Gateway, Guest, m) }, heard, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.asked, key)
+	}
+}
+
+// heard takes the guest's answer.
+func (e *echo) heard(ident, sequence uint16) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := [2]uint16{ident, sequence}
+	if heard := e.asked[key]; heard != nil {
+		close(heard)
+		delete(e.asked, key)
+	}
 }
 
 // intercept takes what the stack must not answer in somebody else's name: it would answer pings of every
@@ -105,6 +140,9 @@ func (n *Network) intercept(packet []byte) bool {
 	switch {
 	case h.More() || h.FragmentOffset() != 0 || len(i) < header.ICMPv4MinimumSize:
 		return true
+	case i.Type() == header.ICMPv4EchoReply && to == Gateway:
+		n.echo.heard(i.Ident(), i.Sequence())
+		return true
 	case i.Type() == header.ICMPv4Echo && to != Gateway && to != Host:
 		n.echo.request(from4(h.SourceAddress()), to, h.TTL(), i)
 		return true
@@ -128,10 +166,16 @@ func (e *echo) request(guest, to netip.Addr, ttl uint8, asked header.ICMPv4) {
 	default:
 		return
 	}
+	era := e.n.begin()
+	if era == nil {
+		<-e.slots
+		return
+	}
 	id, sequence, payload := asked.Ident(), asked.Sequence(), append([]byte(nil), asked.Payload()...)
-	e.n.wg.Go(func() {
+	go func() {
+		defer era.done()
 		defer func() { <-e.slots }()
-		ctx, cancel := context.WithTimeout(e.n.ctx, pingPatience)
+		ctx, cancel := context.WithTimeout(era.ctx, pingPatience)
 		defer cancel()
 		answer, err := e.ping(ctx, to, ttl, payload)
 		if err == nil {
@@ -150,7 +194,7 @@ func (e *echo) request(guest, to netip.Addr, ttl uint8, asked header.ICMPv4) {
 		if known {
 			e.n.sendUnreachable(code, uint8(header.ICMPv4ProtocolNumber), guest, to, quoted)
 		}
-	})
+	}()
 }
 
 // sendUnreachable tells the guest that what it sent to an address did not get there (RFC 792). quoted are

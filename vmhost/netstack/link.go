@@ -25,7 +25,8 @@ const (
 	maxBatch = 64
 )
 
-// gatewayMAC is the gateway's: locally administered, and the same in every guest, since no two share a link.
+// gatewayMAC is the gateway's, and of every address outside: locally administered, and the same for every
+// guest, since no two share a link, and always, since a guest that was saved remembers it.
 const gatewayMAC = tcpip.LinkAddress("\x5a\x94\xef\xe4\x0c\xdd")
 
 // link is the stack's end of the guest's cable. gvisor-tap-vsock's switch is not used: it learns without
@@ -44,7 +45,7 @@ type link struct {
 var _ stack.LinkEndpoint = (*link)(nil)
 
 func newLink(mtu uint32, intercept func([]byte) bool) *link {
-	return &link{mtu: mtu, intercept: intercept}
+	return &link{mtu: mtu, mac: gatewayMAC, intercept: intercept}
 }
 
 // serve carries frames until the connection ends.
@@ -78,6 +79,13 @@ func (l *link) serve(conn net.Conn, framing vmhost.Framing) error {
 			l.deliver(view)
 		}
 	}
+}
+
+// plugged says whether a card is.
+func (l *link) plugged() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.out != nil
 }
 
 // deliver gives a frame to the stack.

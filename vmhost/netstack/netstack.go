@@ -72,8 +72,9 @@ type Network struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 
-	mu     sync.Mutex // guards closed, and wg's first steps
+	mu     sync.Mutex // guards all below, and wg's first steps
 	closed bool
+	era    *era // what the guest begins belongs to it; nil while suspended
 }
 
 var _ vmhost.Network = (*Network)(nil)
@@ -100,6 +101,7 @@ func New(c Config) (*Network, error) {
 	}
 	n := &Network{mtu: c.MTU, dial: c.Dial, log: c.Log}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.Resume()
 	if err := n.build(c); err != nil {
 		n.Close()
 		return nil, fmt.Errorf("make the network: %w", err)
@@ -148,7 +150,7 @@ func (n *Network) build(c Config) error {
 // MTU is the largest packet.
 func (n *Network) MTU() int { return n.mtu }
 
-// Attach plugs a card in: see vmhost.Network.
+// Attach plugs a card in: see vmhost.Network. A network that was suspended goes on.
 func (n *Network) Attach(conn net.Conn, framing vmhost.Framing) error {
 	n.mu.Lock()
 	if n.closed {
@@ -159,6 +161,7 @@ func (n *Network) Attach(conn net.Conn, framing vmhost.Framing) error {
 	n.wg.Add(1) // what the guest's frames begin counts on it
 	n.mu.Unlock()
 	defer n.wg.Done()
+	n.Resume()
 	stop := context.AfterFunc(n.ctx, func() { conn.Close() })
 	defer stop()
 	return n.link.serve(conn, framing)
@@ -171,10 +174,11 @@ func (n *Network) Close() error {
 		n.closed = true
 		n.mu.Unlock()
 		n.cancel()
-		n.wg.Wait()
-		if n.stack != nil {
-			n.stack.Destroy()
+		if n.stack == nil {
+			return
 		}
+		n.reset(&n.wg)
+		n.stack.Destroy()
 	})
 	return nil
 }

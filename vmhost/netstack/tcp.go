@@ -81,6 +81,7 @@ type tcpForwarder struct {
 // opening is a connection that is being opened, and its place in the list, oldest first.
 type opening struct {
 	id         stack.TransportEndpointID
+	era        *era
 	sequence   uint32 // of the guest's SYN
 	begun      time.Time
 	cancel     context.CancelFunc
@@ -109,6 +110,7 @@ func (f *tcpForwarder) HandlePacket(id stack.TransportEndpointID, p *stack.Packe
 	}
 	if !f.accept.HandlePacket(id, p) {
 		f.leave(o)
+		o.era.done()
 		return false
 	}
 	return true
@@ -141,7 +143,7 @@ func (f *tcpForwarder) renew(packet header.IPv4, segment header.TCP) {
 func (f *tcpForwarder) admit(id stack.TransportEndpointID, sequence uint32) *opening {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.dials[id] != nil || f.to[id.LocalAddress] >= maxDialsTo || f.conns >= maxConns || f.n.ctx.Err() != nil {
+	if f.dials[id] != nil || f.to[id.LocalAddress] >= maxDialsTo || f.conns >= maxConns {
 		return nil
 	}
 	if len(f.dials) >= maxDials {
@@ -150,8 +152,12 @@ func (f *tcpForwarder) admit(id stack.TransportEndpointID, sequence uint32) *ope
 		}
 		return nil
 	}
-	o := &opening{id: id, sequence: sequence, begun: time.Now(), prev: f.last}
-	o.ctx, o.cancel = context.WithTimeout(f.n.ctx, dialPatience)
+	e := f.n.begin()
+	if e == nil {
+		return nil
+	}
+	o := &opening{id: id, era: e, sequence: sequence, begun: time.Now(), prev: f.last}
+	o.ctx, o.cancel = context.WithTimeout(e.ctx, dialPatience)
 	if f.last == nil {
 		f.first = o
 	} else {
@@ -160,7 +166,6 @@ func (f *tcpForwarder) admit(id stack.TransportEndpointID, sequence uint32) *ope
 	f.last = o
 	f.dials[id] = o
 	f.to[id.LocalAddress]++
-	f.n.wg.Add(1)
 	return o
 }
 
@@ -183,7 +188,6 @@ func (f *tcpForwarder) leave(o *opening) {
 	if f.to[o.id.LocalAddress]--; f.to[o.id.LocalAddress] == 0 {
 		delete(f.to, o.id.LocalAddress)
 	}
-	f.n.wg.Done()
 }
 
 // open runs in a goroutine of its own for each request.
@@ -196,6 +200,7 @@ func (f *tcpForwarder) open(r *tcp.ForwarderRequest) {
 		r.Complete(false)
 		return
 	}
+	defer o.era.done()
 	out, err := f.dial(o.ctx, netip.AddrPortFrom(from4(id.LocalAddress), id.LocalPort))
 	if err != nil {
 		f.refuse(r, o, err)
@@ -211,16 +216,15 @@ func (f *tcpForwarder) open(r *tcp.ForwarderRequest) {
 	if f.conns > manyConns {
 		size = smallConn
 	}
-	f.n.wg.Add(1)
 	f.mu.Unlock()
 	f.leave(o)
 	defer func() {
 		f.mu.Lock()
 		f.conns--
 		f.mu.Unlock()
-		f.n.wg.Done()
 	}()
 	if failed != nil { // the guest did not answer, or went away
+		resetOnClose(out)
 		out.Close()
 		return
 	}
@@ -228,9 +232,9 @@ func (f *tcpForwarder) open(r *tcp.ForwarderRequest) {
 	e.SocketOptions().SetReceiveBufferSize(int64(size), true)
 	e.SocketOptions().SetDelayOption(false)
 	e.SocketOptions().SetKeepAlive(true) // a guest that forgot the connection says so
-	in := newGuestConn(&queue, e)
-	defer context.AfterFunc(f.n.ctx, func() { in.abort(); out.Close() })()
-	proxy.Join(in, &hostConn{out, in}, nil)
+	guest := newGuestConn(&queue, e)
+	defer context.AfterFunc(o.era.ctx, func() { resetOnClose(out); guest.abort(); out.Close() })()
+	proxy.Join(guest, out, nil)
 }
 
 // dial opens the host's side.

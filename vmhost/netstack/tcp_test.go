@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,6 +208,27 @@ func TestAResetStaysOne(t *testing.T) {
 	c.Write([]byte("x"))
 	if rest, err := io.ReadAll(c); err == nil {
 		t.Errorf("read %q and an end; want an error", rest)
+	}
+}
+
+// And a guest that resets, by the server.
+func TestAGuestsResetStaysOne(t *testing.T) {
+	g := plug(t, Config{})
+	done := make(chan error, 1)
+	port := onHost(t, "127.0.0.1:0", func(c *net.TCPConn) {
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		_, err := io.ReadAll(c)
+		done <- err
+	})
+	c, err := g.dial(within(t), netip.AddrPortFrom(Host, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "half a ")
+	c.(*guestConn).abort()
+	if err := <-done; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the server reads to %v; want a reset", err)
 	}
 }
 

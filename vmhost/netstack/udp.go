@@ -46,6 +46,7 @@ type udpForwarder struct {
 type flow struct {
 	f     *udpForwarder
 	id    stack.TransportEndpointID
+	era   *era
 	guest *gonet.UDPConn
 
 	place *list.Element // guarded by f.mu, with used and heard
@@ -74,10 +75,15 @@ func (f *udpForwarder) HandlePacket(id stack.TransportEndpointID, p *stack.Packe
 func (f *udpForwarder) open(r *udp.ForwarderRequest) bool {
 	id := r.ID()
 	to := destinations(from4(id.LocalAddress))
-	if len(to) == 0 || f.n.ctx.Err() != nil {
+	if len(to) == 0 {
 		return false
 	}
-	host, err := f.n.dial(f.n.ctx, "udp", netip.AddrPortFrom(to[0], id.LocalPort).String())
+	e := f.n.begin()
+	if e == nil {
+		return true // it is lost, as on a busy way
+	}
+	defer e.done()
+	host, err := f.n.dial(e.ctx, "udp", netip.AddrPortFrom(to[0], id.LocalPort).String())
 	if err != nil {
 		code, ok := unreachable(err)
 		if !ok {
@@ -87,17 +93,17 @@ func (f *udpForwarder) open(r *udp.ForwarderRequest) bool {
 		return true
 	}
 	var queue waiter.Queue
-	e, failed := r.CreateEndpoint(&queue)
+	end, failed := r.CreateEndpoint(&queue)
 	if failed != nil {
 		host.Close()
 		return true // two datagrams at once began the same flow: one is lost
 	}
-	e.SocketOptions().SetReceiveBufferSize(flowQueue, true)
-	e.SocketOptions().SetSendBufferSize(flowQueue, true)
-	w := &flow{f: f, id: id, guest: gonet.NewUDPConn(&queue, e), host: host, rest: to[1:]}
+	end.SocketOptions().SetReceiveBufferSize(flowQueue, true)
+	end.SocketOptions().SetSendBufferSize(flowQueue, true)
+	w := &flow{f: f, id: id, era: e, guest: gonet.NewUDPConn(&queue, end), host: host, rest: to[1:]}
 	f.add(w)
-	f.n.wg.Go(w.outward)
-	f.n.wg.Go(w.inward)
+	e.run(w.outward)
+	e.run(w.inward)
 	return true
 }
 
@@ -150,7 +156,7 @@ func (w *flow) close() {
 	w.rest = nil
 }
 
-// sweep ends what is idle, and at the network's end everything.
+// sweep ends what is idle.
 func (f *udpForwarder) sweep() {
 	every := time.NewTicker(5 * time.Second)
 	defer every.Stop()
@@ -159,7 +165,6 @@ func (f *udpForwarder) sweep() {
 		case <-every.C:
 			f.endIdle(time.Now())
 		case <-f.n.ctx.Done():
-			f.endIdle(time.Now().Add(time.Hour))
 			return
 		}
 	}
@@ -215,6 +220,7 @@ func (w *flow) outward() {
 // inward carries from the host to the guest, any number of answers.
 func (w *flow) inward() {
 	defer w.end()
+	defer context.AfterFunc(w.era.ctx, w.end)()
 	b := make([]byte, maxDatagram)
 	for {
 		w.mu.Lock()
@@ -261,7 +267,7 @@ func (w *flow) elsewhere() bool {
 	if heard || len(w.rest) == 0 {
 		return false
 	}
-	host, err := w.f.n.dial(context.WithoutCancel(w.f.n.ctx), "udp", netip.AddrPortFrom(w.rest[0], w.id.LocalPort).String())
+	host, err := w.f.n.dial(w.era.ctx, "udp", netip.AddrPortFrom(w.rest[0], w.id.LocalPort).String())
 	if err != nil {
 		return false
 	}
