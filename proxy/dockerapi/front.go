@@ -239,7 +239,8 @@ func (f *Front) stream(w http.ResponseWriter, r *http.Request) {
 	if _, err := client.Write(b.Bytes()); err != nil {
 		return
 	}
-	if err := proxy.Join(&prefixed{client, buffered.Reader}, &prefixed{guest, from}, nil); err != nil {
+	output := &partedReader{Reader: &prefixed{guest, from}, life: life, parting: partingOf(r, resp)}
+	if err := proxy.Join(&prefixed{client, buffered.Reader}, &parted{guest, output}, nil); err != nil {
 		f.log.Debug("stream ended", "path", r.URL.Path, "err", err)
 	}
 }
@@ -267,6 +268,14 @@ func (c *prefixed) Read(b []byte) (int, error) {
 	}
 	return c.Conn.Read(b)
 }
+
+// parted is a connection that is cut at the end of a life.
+type parted struct {
+	proxy.Conn
+	output *partedReader
+}
+
+func (c *parted) Read(b []byte) (int, error) { return c.output.Read(b) }
 
 // asConn gives a connection its two ends. A kind without CloseRead is closed for reading by being
 // closed at the end.

@@ -69,7 +69,7 @@ func (l *life) roundTrip(r *http.Request, engine proxy.Dialer) (*http.Response, 
 		cancel()
 		return nil, l.fate(err)
 	}
-	resp.Body = &answerBody{resp.Body, l, func() { stop(); cancel() }}
+	resp.Body = &answerBody{partedReader{Reader: resp.Body, life: l, parting: partingOf(r, resp)}, resp.Body, func() { stop(); cancel() }}
 	return resp, nil
 }
 
@@ -116,21 +116,21 @@ const drainTime = 2 * time.Second
 
 // answerBody is the body of an answer whose call ends with a life.
 type answerBody struct {
-	io.ReadCloser
-	life *life
+	partedReader
+	body io.Closer
 	done func()
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		err = b.life.fate(err)
+	n, err := b.partedReader.Read(p)
+	if err == errSuspended && b.said {
+		err = io.EOF
 	}
 	return n, err
 }
 
 func (b *answerBody) Close() error {
-	err := b.ReadCloser.Close()
+	err := b.body.Close()
 	b.done()
 	return err
 }
@@ -159,7 +159,7 @@ func (f *Front) engine(ctx context.Context, active bool) (*life, proxy.Dialer, e
 
 // Suspend ends the calls in flight, because the engine is about to be saved. Passive ones have 2 s to come to
 // their end, and are answered from the snapshot after that. An active one without an answer so far is
-// answered 503, another's stream ends. Streams of events are held. Calls from now on are new ones.
+// answered 503; another's answer ends with an error in its own form, where that has a place for one. Streams of events are held. Calls from now on are new ones.
 func (f *Front) Suspend() {
 	f.mu.Lock()
 	old := f.life
