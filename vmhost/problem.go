@@ -21,6 +21,7 @@ const (
 	ProblemDataDisk       = "data-disk"       // the data disk cannot be used
 	ProblemPathTooLong    = "path-too-long"   // a folder's path is too long for a socket
 	ProblemBusy           = "busy"            // another process has the machine
+	ProblemSaved          = "saved"           // a saved machine cannot be brought back
 	ProblemHypervisorExit = "hypervisor-exit" // the hypervisor ended while starting
 )
 

@@ -40,6 +40,11 @@ type Spec struct {
 	// Accelerator asks for one by name; empty lets the driver choose. See Driver.Accelerators.
 	Accelerator string
 
+	// Saved is a folder that Suspender.Suspend made: the machine is brought back from it in place of being
+	// booted. It can be used once: it is moved away before the guest runs. All else of the Spec must be
+	// what it was. Where it does not fit, Start's error is a *Problem ProblemSaved, and the folder is as it was.
+	Saved string
+
 	// Event is told what happens to the machine while it runs, one call at a time. It must not block.
 	// It may be nil.
 	Event func(Event)
@@ -135,5 +140,6 @@ const (
 	ExitReset      ExitReason = "reset"       // the guest asked for a reboot; we do not reboot in place
 	ExitPanicked   ExitReason = "panicked"    // the guest's kernel gave up
 	ExitKilled     ExitReason = "killed"      // by Kill
+	ExitSuspended  ExitReason = "suspended"   // by Suspend
 	ExitCrashed    ExitReason = "crashed"     // the hypervisor ended by itself or by somebody else's hand
 )

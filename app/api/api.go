@@ -12,6 +12,9 @@ const Version = "v1"
 //	stopped -start-> starting -up-> running -stop-> stopping -down-> stopped
 //	starting -stop-> stopping; starting -fail-> failed; running -fail-> failed; running -lost-> starting;
 //	failed -start-> starting; failed -stop-> stopped
+//	running -suspend-> suspending -saved-> suspended -start-> resuming -up-> running
+//	suspending -unsaved-> running; suspending -lost-> starting; resuming -cold-> starting; resuming -stop-> stopping;
+//	suspending, resuming -fail-> failed
 type Phase string
 
 // The phases.
@@ -21,6 +24,10 @@ const (
 	Running  Phase = "running"
 	Stopping Phase = "stopping"
 	Failed   Phase = "failed"
+
+	Suspending Phase = "suspending" // being saved
+	Suspended  Phase = "suspended"  // saved, containers and all; no VM runs
+	Resuming   Phase = "resuming"   // being brought back
 )
 
 // Status is how the engine is.
@@ -38,10 +45,18 @@ type Status struct {
 	Services  []Service  `json:"services,omitempty"`  // of the guest
 	Timeline  []Step     `json:"timeline,omitempty"`  // of the last start
 
+	Saved *Saved `json:"saved,omitempty"` // while it is suspended, or being brought back
+
 	Sockets Sockets `json:"sockets"`
 	Context string  `json:"context,omitempty"` // the docker context that leads here
 	Disk    *Disk   `json:"disk,omitempty"`
 	Daemon  Daemon  `json:"daemon"`
+}
+
+// Saved is an engine that was saved.
+type Saved struct {
+	At    time.Time `json:"at"`
+	Bytes int64     `json:"bytes"` // on the host's disk
 }
 
 // Failure is why something did not work, for people and for programs.
@@ -174,6 +189,8 @@ const (
 	CauseBootSilent = "boot-silent" // the guest said nothing in time
 	CauseTransport  = "transport"   // no way to the guest works
 	CauseSettings   = "settings"    // a value in the settings, or one that was just given, cannot be used
+	CauseNotOffered = "not-offered" // this machine, or its hypervisor, does not do it
+	CauseUnsaved    = "unsaved"     // the engine could not be suspended, and goes on
 	CauseInternal   = "internal"    // anything else
 )
 

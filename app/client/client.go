@@ -120,6 +120,9 @@ func (c *Client) Events(ctx context.Context, f func(api.Event)) error {
 // Start brings the engine up and waits for it.
 func (c *Client) Start(ctx context.Context) error { return c.call(ctx, "POST", "/start", nil, nil) }
 
+// Suspend saves the engine with its containers, and ends the VM.
+func (c *Client) Suspend(ctx context.Context) error { return c.call(ctx, "POST", "/suspend", nil, nil) }
+
 // Stop ends the VM in order.
 func (c *Client) Stop(ctx context.Context) error { return c.call(ctx, "POST", "/stop", nil, nil) }
 

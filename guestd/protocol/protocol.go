@@ -7,7 +7,7 @@
 // answers [Welcome] with the same nonce, then tells [Step]s as the boot goes on, [Listening] when
 // the transport accepts connections, [Ready] when the engine serves, and [Failed] when it cannot.
 // When the port is closed by the host, however that came, the guest stops the engine in order and
-// powers off.
+// powers off. [Sleep] and [Asleep] end a session whose machine is saved; [Hello] opens the next one.
 package protocol
 
 import (
@@ -49,6 +49,7 @@ type Message struct {
 	SetClock *SetClock `json:"setClock,omitempty"`
 	Shutdown *Shutdown `json:"shutdown,omitempty"`
 	Ping     *Ping     `json:"ping,omitempty"`
+	Sleep    *Sleep    `json:"sleep,omitempty"`
 
 	// From the guest.
 	Welcome   *Welcome   `json:"welcome,omitempty"`
@@ -59,6 +60,7 @@ type Message struct {
 	Failed    *Failed    `json:"failed,omitempty"`
 	Pong      *Pong      `json:"pong,omitempty"`
 	Stopping  *Stopping  `json:"stopping,omitempty"`
+	Asleep    *Asleep    `json:"asleep,omitempty"`
 
 	// On a connection to ServiceAsks, from the guest and from the host.
 	Ask    *Ask    `json:"ask,omitempty"`
@@ -112,6 +114,14 @@ type SetClock struct {
 
 // Shutdown asks for an ordered stop: containers, engine, file systems, power off.
 type Shutdown struct{}
+
+// Sleep says that the machine is about to be saved. The guest writes all that it holds to its disk, answers
+// Asleep, and says nothing more until the next Hello: so no message is cut in two by the save. A Hello in place
+// of the save calls it off.
+type Sleep struct{}
+
+// Asleep answers Sleep.
+type Asleep struct{}
 
 // Ping asks for a Pong with the same ID: the guest's user space is alive, and its clock shows.
 type Ping struct {

@@ -20,7 +20,7 @@ func TestEveryMessageComesBack(t *testing.T) {
 		{Welcome: &Welcome{Version: 1, Nonce: "n", Kernel: "k", Arch: "a"}}, {Step: &Step{Name: "s", Start: 1, Duration: 2, Error: "e"}},
 		{Listening: &Listening{Vsock: true, Mux: true}}, {Service: &Service{Name: "dockerd", State: "running", Restarts: 2, Detail: "d"}},
 		{Ready: &Ready{EngineVersion: "1", APIVersion: "2"}}, {Failed: &Failed{Cause: CauseBoot, Detail: "d", Evidence: "e", Fatal: true}},
-		{Pong: &Pong{ID: 7, Time: time.Unix(9, 5).UTC()}}, {Stopping: &Stopping{Reason: "r"}},
+		{Pong: &Pong{ID: 7, Time: time.Unix(9, 5).UTC()}}, {Stopping: &Stopping{Reason: "r"}}, {Sleep: &Sleep{}}, {Asleep: &Asleep{}},
 		{Ask: &Ask{ID: 3, Bind: &Bind{Key: "tcp 127.0.0.1:80", Protocol: "tcp", Address: "127.0.0.1:80", Target: "172.17.0.2:80", Container: "c"}}},
 		{Answer: &Answer{ID: 3, Error: &AskError{Kind: AskInUse, Text: "taken"}}},
 		{FileReplayer: &FileReplayer{Thread: 7}}, {FileReplayed: &FileReplayed{Seq: 9}},

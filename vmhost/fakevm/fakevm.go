@@ -42,6 +42,7 @@ type Fault struct {
 	NoVsock  bool             // it does not listen on the first link
 	DeafLink bool             // it says that it does, and does not answer there
 	Stubborn bool             // it does not stop when it is asked: only Kill ends it
+	Unsaved  error            // what Suspend gives
 }
 
 var _ vmhost.Driver = (*Driver)(nil)
@@ -80,10 +81,10 @@ func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, e
 	if _, busy := taken.LoadOrStore(spec.RunDir, true); busy {
 		return nil, &vmhost.Problem{ID: vmhost.ProblemBusy, Summary: "Another fake machine runs in " + spec.RunDir + ".", Remedy: "End it, then start again."}
 	}
-	m, err := d.boot(spec)
+	m, err := d.bootOrResume(spec)
 	if err != nil {
 		taken.Delete(spec.RunDir)
-		return nil, fmt.Errorf("start the fake machine: %w", err)
+		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,6 +108,7 @@ type Machine struct {
 	guest   *guest
 
 	granted atomic.Int64 // bytes, by the balloon
+	unsaved error        // see Fault
 
 	over chan vmhost.Exit // the first one is how it ended
 	done chan struct{}
@@ -115,7 +117,7 @@ type Machine struct {
 
 var _ vmhost.Balloon = (*Machine)(nil)
 
-func (d *Driver) boot(spec vmhost.Spec) (*Machine, error) {
+func (d *Driver) boot(spec vmhost.Spec, resumed bool) (*Machine, error) {
 	host, theirs, err := pair()
 	if err != nil {
 		return nil, err
@@ -130,10 +132,12 @@ func (d *Driver) boot(spec vmhost.Spec) (*Machine, error) {
 	m := &Machine{spec: spec, accel: works, control: host, links: []proxy.Link{vsock, transport.OpenMux(muxHost)},
 		over: make(chan vmhost.Exit, 1), done: make(chan struct{})}
 	m.granted.Store(spec.Memory)
+	m.unsaved = d.Fault.Unsaved
 	if spec.Accelerator != "" {
 		m.accel = vmhost.Accelerator{Name: spec.Accelerator, Works: true, Reason: "it was asked for"}
 	}
 	m.guest = newGuest(d, theirs, vsock, muxGuest, m.halt)
+	m.guest.resumed = resumed
 	ctx, cancel := context.WithCancel(context.Background())
 	if spec.Console != nil {
 		fmt.Fprintf(spec.Console, "fake guest of %s boots\n", spec.Name)

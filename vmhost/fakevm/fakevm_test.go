@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -22,7 +24,12 @@ const patience = 2 * time.Minute
 
 func TestContract(t *testing.T) {
 	vmtest.Run(t, func(t *testing.T) (vmhost.Driver, vmhost.Spec) {
-		return &Driver{}, vmhost.Spec{Name: "test", CPUs: 1, Memory: 1 << 30, RunDir: t.TempDir()}
+		dir := t.TempDir()
+		data := filepath.Join(dir, "data.raw")
+		if err := os.WriteFile(data, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return &Driver{}, vmhost.Spec{Name: "test", CPUs: 1, Memory: 1 << 30, RunDir: dir, Data: data}
 	})
 }
 

@@ -46,6 +46,8 @@ type guest struct {
 	ended bool            // it stops
 	// behind is how far its clock is behind the host's. It is not slowed where it is ahead, but right at once.
 	behind time.Duration
+
+	resumed bool // it has booted in an earlier machine
 }
 
 func newGuest(d *Driver, port proxy.Conn, vsock *link, mux proxy.Conn, halt func(vmhost.Exit)) *guest {
@@ -81,7 +83,7 @@ func (g *guest) run(ctx context.Context) {
 	wg.Go(func() { transport.ServeMux(ctx, g.mux, g.server) })
 	wg.Go(func() { g.engine.Serve(g.calls) })
 	in := protocol.NewReader(g.port)
-	for booted := false; ; {
+	for booted := g.resumed; ; {
 		m, err := in.Read()
 		if err != nil {
 			g.stop("host is gone")
@@ -99,6 +101,8 @@ func (g *guest) run(ctx context.Context) {
 			g.tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID, Time: time.Now().Add(-g.lag())}})
 		case m.SetClock != nil:
 			g.fallBehind(-m.SetClock.By)
+		case m.Sleep != nil:
+			g.tell(protocol.Message{Asleep: &protocol.Asleep{}})
 		case m.Shutdown != nil:
 			g.stop("host asked")
 		}

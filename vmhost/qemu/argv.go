@@ -11,6 +11,7 @@ import (
 
 // plumbing are the descriptors that QEMU inherits. Zero means that the machine does without.
 type plumbing struct {
+	memory  int // a memfd as large as the guest's memory
 	monitor int // a listening socket
 	console int // the rest are connected sockets
 	control int
@@ -18,7 +19,15 @@ type plumbing struct {
 	vsock   int
 	files   int
 	network int
+
+	incoming bool // the machine's state comes from a file: see resume
 }
+
+// vsockID and vsockSlot name the vsock device and the port that it is plugged into, for the monitor.
+const (
+	vsockID   = "vsock0"
+	vsockSlot = "plug0"
+)
 
 // guestCID is the guest's vsock context id. The device lives in our process: the id means something to
 // this one guest only, and cannot meet another machine's.
@@ -36,8 +45,13 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 	add("-accel", accelArg(accel), "-cpu", cpu(accel))
 	add("-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", spec.CPUs, spec.CPUs))
 	add("-m", fmt.Sprintf("%dM", spec.Memory>>20))
-	// Shared, because the vsock and file system devices in our process read their rings there.
-	add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", spec.Memory>>20))
+	if p.memory == 0 {
+		add("-object", fmt.Sprintf("memory-backend-ram,id=ram,size=%dM", spec.Memory>>20))
+	} else {
+		// Shared, because the vsock and file system devices in our process read their rings there, and a file
+		// of ours, because a save is then ours to write: see memory_linux.go.
+		add("-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,share=on,mem-path=/proc/self/fd/%d", spec.Memory>>20, p.memory))
+	}
 	add("-rtc", "base=utc,driftfix=none")
 	add("-kernel", spec.Kernel)
 	if spec.Initrd != "" {
@@ -55,9 +69,12 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 	add("-chardev", fmt.Sprintf("socket,id=control,fd=%d", p.control), "-device", "virtserialport,bus=ports.0,nr=1,chardev=control,name="+protocol.ControlPort)
 	add("-chardev", fmt.Sprintf("socket,id=mux,fd=%d", p.mux), "-device", "virtserialport,bus=ports.0,nr=2,chardev=mux,name="+protocol.MuxPort)
 	if p.vsock != 0 {
-		// On a port of its own: a save needs it unplugged (platform.md).
-		add("-device", "pcie-root-port,id=plug0,chassis=1,slot=1")
-		add("-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", p.vsock), "-device", "vhost-user-vsock-pci,id=vsock0,chardev=vsock,bus=plug0")
+		// On a port of its own: it cannot be saved, so it is unplugged before, and plugged in again after.
+		add("-device", "pcie-root-port,id="+vsockSlot+",chassis=1,slot=1")
+		add("-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", p.vsock))
+		if !p.incoming {
+			add("-device", "vhost-user-vsock-pci,id="+vsockID+",chardev=vsock,bus="+vsockSlot)
+		}
 	}
 	if p.files != 0 {
 		// Linux takes no larger requests than its queue has entries, so the largest that QEMU allows.
@@ -73,6 +90,11 @@ func argv(spec vmhost.Spec, accel, arch string, p plumbing) []string {
 	add("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
 	if arch == "amd64" {
 		add("-device", "pvpanic-pci")
+		// Another one after each restore: the guest's random numbers are then not those of the state.
+		add("-device", "vmgenid,guid=auto")
+	}
+	if p.incoming {
+		add("-incoming", "defer")
 	}
 	return a
 }

@@ -3,14 +3,11 @@ package qemu
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
 
 	"github.com/covedesk/cove/vmhost"
+	"golang.org/x/sys/unix"
 )
 
 var _ vmhost.Balloon = (*machine)(nil)
@@ -39,7 +36,7 @@ func (m *machine) Memory(context.Context) (vmhost.Memory, error) {
 		return out, err
 	}
 	out.Granted = balloon.Actual
-	out.Resident, err = resident(m.cmd.Process.Pid)
+	out.Resident, err = resident(m.memory)
 	return out, err
 }
 
@@ -73,29 +70,12 @@ func (m *machine) ask(command string, arguments, out any) error {
 	return nil
 }
 
-// memoryFile is what the guest's memory is called among QEMU's descriptors: memfd_create(2) and the kind of
-// its backend.
-const memoryFile = "/memfd:memory-backend-memfd"
-
-// resident is how much of the guest's memory takes room, by the blocks of its file. It is not opened: a
-// descriptor of ours would keep the memory when QEMU has ended. The counters of the process would have to
-// walk its page tables, and stop the guest for as long.
-func resident(pid int) (int64, error) {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return 0, fmt.Errorf("find the guest's memory: %w", err)
+// resident is how much of the guest's memory takes room, by the blocks of its file. The counters of QEMU's
+// process would have to walk its page tables, and stop the guest for as long.
+func resident(memory *os.File) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(memory.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("look at the guest's memory: %w", err)
 	}
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		if to, err := os.Readlink(name); err != nil || !strings.HasPrefix(to, memoryFile) {
-			continue
-		}
-		var st syscall.Stat_t
-		if err := syscall.Stat(name, &st); err != nil {
-			return 0, fmt.Errorf("look at the guest's memory: %w", err)
-		}
-		return st.Blocks * 512, nil
-	}
-	return 0, errors.New("QEMU has no file with the guest's memory")
+	return st.Blocks * 512, nil
 }

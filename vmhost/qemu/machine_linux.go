@@ -37,11 +37,15 @@ const (
 	evidenceSize = 16 << 10
 )
 
+// arch is the guests': the host's own.
+const arch = runtime.GOARCH
+
 func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // Start runs a machine. An older QEMU of the same RunDir, whose owner died, is waited for.
 func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, error) {
-	if _, err := d.version(ctx); err != nil {
+	version, err := d.version(ctx)
+	if err != nil {
 		return nil, err
 	}
 	if err := checkMemory(spec.Memory); err != nil {
@@ -56,7 +60,7 @@ func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, e
 	if err != nil {
 		return nil, err
 	}
-	return d.run(ctx, spec, accel, lock)
+	return d.run(ctx, spec, version, accel, lock)
 }
 
 // takeLock waits for the machine's lock, which QEMU holds for its whole life, its owner alive or not.
@@ -91,13 +95,16 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 
 // machine is a running QEMU.
 type machine struct {
-	accel   vmhost.Accelerator
-	log     *slog.Logger
-	cmd     *exec.Cmd
-	control *conn
-	links   []proxy.Link
-	monitor *qmp.SocketMonitor
-	event   func(vmhost.Event)
+	spec     vmhost.Spec
+	version  string // QEMU's
+	accel    vmhost.Accelerator
+	plumbing plumbing
+	log      *slog.Logger
+	cmd      *exec.Cmd
+	control  *conn
+	links    []proxy.Link
+	monitor  *qmp.SocketMonitor
+	event    func(vmhost.Event)
 
 	printed *tail // what QEMU printed
 	console *tail // what the guest printed
@@ -105,11 +112,17 @@ type machine struct {
 	closers []io.Closer // let go at the end
 	done    chan struct{}
 
-	mu     sync.Mutex
-	exit   vmhost.Exit
-	killed bool
-	asked  string // why QEMU said it shuts down
-	paused bool   // for a full disk
+	memory *os.File   // the guest's
+	load   *loading   // of it, while a saved machine is brought back
+	saving sync.Mutex // one Suspend at a time
+
+	mu        sync.Mutex
+	exit      vmhost.Exit
+	killed    bool
+	suspended bool
+	asked     string                   // why QEMU said it shuts down
+	paused    bool                     // for a full disk
+	gone      map[string]chan struct{} // devices that are being unplugged
 }
 
 var _ vmhost.Machine = (*machine)(nil)
@@ -227,11 +240,12 @@ func (l *launch) listenMonitor(path string) (int, error) {
 	return l.inherit(f), nil
 }
 
-func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Accelerator, lock *os.File) (_ *machine, err error) {
+func (d *Driver) run(ctx context.Context, spec vmhost.Spec, version string, accel vmhost.Accelerator, lock *os.File) (_ *machine, err error) {
 	var l launch
+	var memory *os.File // ours too: see Suspend
 	defer func() {
 		for _, f := range l.inherited {
-			if f != lock {
+			if f != lock && f != memory {
 				f.Close()
 			}
 		}
@@ -239,7 +253,8 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 			l.close()
 		}
 	}()
-	m := &machine{accel: accel, log: d.Log, event: spec.Event, done: make(chan struct{}), printed: newTail(evidenceSize), console: newTail(evidenceSize)}
+	m := &machine{spec: spec, version: version, accel: accel, log: d.Log, event: spec.Event, done: make(chan struct{}), printed: newTail(evidenceSize), console: newTail(evidenceSize),
+		gone: map[string]chan struct{}{}}
 	if m.event == nil {
 		m.event = func(vmhost.Event) {}
 	}
@@ -275,7 +290,24 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 		}()
 	}
 	l.inherit(lock)
+	if memory, err = newMemory(spec.Memory); err != nil {
+		return nil, err
+	}
+	l.closers = append(l.closers, memory)
+	p.memory, m.memory = l.inherit(memory), memory
 
+	if m.plumbing = p; spec.Saved != "" {
+		if err := checkSaved(spec, version, accel.Name, p); err != nil {
+			return nil, savedProblem(err)
+		}
+		m.plumbing.incoming = true
+		load, err := m.loadMemory(ctx)
+		if err != nil {
+			return nil, savedProblem(err)
+		}
+		l.closers = append(l.closers, load)
+		m.load = load
+	}
 	device := vuvsock.New(guestCID, d.Log)
 	go func() {
 		if err := device.Serve(vsock.UnixConn); err != nil {
@@ -286,7 +318,7 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 	m.control = control
 	m.links = []proxy.Link{device.Link(protocol.VsockPort), transport.OpenMux(mux)}
 
-	m.cmd = exec.Command(d.Binary, argv(spec, accel.Name, runtime.GOARCH, p)...)
+	m.cmd = exec.Command(d.Binary, argv(spec, accel.Name, arch, m.plumbing)...)
 	m.cmd.ExtraFiles = l.inherited
 	m.cmd.Stdout, m.cmd.Stderr = m.printed, m.printed
 	m.cmd.Dir = "/"
@@ -324,6 +356,17 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, accel vmhost.Acceler
 	}()
 	go m.listen()
 	go m.end(ended, heard)
+	if m.load != nil {
+		if err := m.resume(ctx); err != nil {
+			m.Kill()
+			<-m.done
+			control.Close()
+			said := strings.TrimSpace(m.printed.String())
+			p := savedProblem(err)
+			p.Evidence = said
+			return nil, p
+		}
+	}
 	return m, nil
 }
 
@@ -421,6 +464,14 @@ func (m *machine) listen() {
 			m.mu.Lock()
 			m.asked = "guest-panic"
 			m.mu.Unlock()
+		case "DEVICE_DELETED":
+			id, _ := e.Data["device"].(string)
+			m.mu.Lock()
+			if gone := m.gone[id]; gone != nil {
+				close(gone)
+				delete(m.gone, id)
+			}
+			m.mu.Unlock()
 		case "BLOCK_IO_ERROR":
 			if full, _ := e.Data["nospace"].(bool); full {
 				m.pauseForSpace()
@@ -492,7 +543,9 @@ func (m *machine) end(ended <-chan error, heard <-chan struct{}) {
 		l.Close()
 	}
 	m.mu.Lock()
-	m.exit = explain(err, m.killed, m.asked, m.console.String(), m.printed.String())
+	if m.exit = explain(err, m.killed, m.asked, m.console.String(), m.printed.String()); m.suspended {
+		m.exit = vmhost.Exit{Reason: vmhost.ExitSuspended, Detail: "the machine was saved"}
+	}
 	m.mu.Unlock()
 	m.log.Info("qemu ended", "reason", m.exit.Reason, "detail", m.exit.Detail)
 	close(m.done)
@@ -547,7 +600,7 @@ func (d *Driver) trial(ctx context.Context, accel, kernel string) error {
 		return err
 	}
 	defer null.Close()
-	args := argv(spec, accel, runtime.GOARCH, plumbing{console: 3})
+	args := argv(spec, accel, arch, plumbing{console: 3})
 	cmd := exec.CommandContext(ctx, d.Binary, withoutMonitor(args)...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stdout, cmd.Stderr = printed, printed

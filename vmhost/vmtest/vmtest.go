@@ -94,6 +94,8 @@ func Run(t *testing.T, open func(t *testing.T) (vmhost.Driver, vmhost.Spec)) {
 	})
 	t.Run("a guest does with less memory for a while", func(t *testing.T) { balloon(t, open) })
 	t.Run("one machine runs in a folder at a time", func(t *testing.T) { busy(t, open) })
+	t.Run("a machine that can be suspended is whole in a folder, or goes on", func(t *testing.T) { suspended(t, open) })
+	t.Run("a suspended machine goes on where it was, once", func(t *testing.T) { resumed(t, open) })
 }
 
 func welcomed(m protocol.Message) bool { return m.Welcome != nil }
@@ -334,6 +336,11 @@ type machine struct {
 func start(t *testing.T, open func(*testing.T) (vmhost.Driver, vmhost.Spec)) *machine {
 	t.Helper()
 	d, spec := open(t)
+	return begin(t, d, spec)
+}
+
+func begin(t *testing.T, d vmhost.Driver, spec vmhost.Spec) *machine {
+	t.Helper()
 	m := &machine{t: t, driver: d, console: &console{}, said: make(chan protocol.Message, 4096)}
 	spec.Console = m.console
 	m.spec = spec

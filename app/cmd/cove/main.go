@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) int {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(startCommand(), stopCommand(), restartCommand(), quitCommand(), statusCommand(), logsCommand(),
+	root.AddCommand(startCommand(), suspendCommand(), stopCommand(), restartCommand(), quitCommand(), statusCommand(), logsCommand(),
 		shellCommand(), configCommand(), diskCommand(), portsCommand(), imageCommand(), socketCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -15,7 +15,7 @@ import (
 func startCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "start", Short: "Start the engine and wait until it serves", Args: exactly(0),
-		Long: "Start coved if it does not run, boot the VM, and wait until the engine serves docker.sock.\nIf it runs already, nothing happens. Ctrl-C cancels the start.",
+		Long: "Start coved if it does not run, boot the VM, and wait until the engine serves docker.sock. A suspended\nengine is brought back with its containers. If it runs already, nothing happens. Ctrl-C cancels the start.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd.Context(), true)
 			if err != nil {
@@ -41,7 +41,7 @@ func start(ctx context.Context, c *client.Client) error {
 	show := newStages(begun)
 	wg.Go(func() {
 		c.Events(watch, func(e api.Event) {
-			if e.Status != nil && e.Status.Phase == api.Starting && e.Status.Stage != "" {
+			if e.Status != nil && (e.Status.Phase == api.Starting || e.Status.Phase == api.Resuming) && e.Status.Stage != "" {
 				show.stage(e.Status.Stage)
 			}
 		})

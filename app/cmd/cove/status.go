@@ -19,7 +19,7 @@ func statusCommand() *cobra.Command {
 	var asJSON, timeline bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the engine is", Args: exactly(0),
-		Long: "Show the engine's phase, its VM and its sockets. The exit status is 0 when the engine runs and 3 when\nit does not.",
+		Long: "Show the engine's phase, its VM and its sockets. The exit status is 0 when the engine runs, or is suspended\nand comes back when it is used, and 3 when it does not.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd.Context(), false)
 			if err != nil {
@@ -39,7 +39,7 @@ func statusCommand() *cobra.Command {
 			default:
 				printStatus(s)
 			}
-			if err == nil && s.Phase != api.Running {
+			if err == nil && !there[s.Phase] {
 				err = exitError(exitNotRunning)
 			}
 			return err
@@ -50,7 +50,11 @@ func statusCommand() *cobra.Command {
 	return cmd
 }
 
-var phaseColour = map[api.Phase]string{api.Running: green, api.Failed: red, api.Starting: amber, api.Stopping: amber, api.Stopped: bold}
+var phaseColour = map[api.Phase]string{api.Running: green, api.Failed: red, api.Starting: amber, api.Stopping: amber, api.Stopped: bold,
+	api.Suspending: amber, api.Suspended: bold, api.Resuming: amber}
+
+// there are the phases in which a call to docker.sock is served.
+var there = map[api.Phase]bool{api.Running: true, api.Suspending: true, api.Suspended: true, api.Resuming: true}
 
 func printStatus(s api.Status) {
 	line := colour(os.Stdout, phaseColour[s.Phase], string(s.Phase))
@@ -90,6 +94,9 @@ func printStatus(s api.Status) {
 			line += ": " + printable(v.Detail)
 		}
 		row(v.Name, line)
+	}
+	if p := s.Saved; p != nil {
+		row("saved", fmt.Sprintf("%s on the host's disk, since %s", size(p.Bytes), p.At.Local().Format("2006-01-02 15:04:05")))
 	}
 	if d := s.Disk; d != nil {
 		row("disk", fmt.Sprintf("%s of %s used on the host, %s", size(d.Allocated), size(d.Size), d.Path))

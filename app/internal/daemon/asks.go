@@ -85,13 +85,15 @@ func (v *vm) changePorts(f func() error) error {
 	return f()
 }
 
-// leavePorts lets go of the guest's ports, when it is gone.
-func (v *vm) leavePorts() {
+// leavePorts lets go of the guest's ports, when it is gone. One that sleeps keeps them.
+func (v *vm) leavePorts(asleep bool) {
 	v.asking.Lock()
 	defer v.asking.Unlock()
 	v.left = true
 	v.d.ports.Suspend()
-	v.d.ports.Clear()
+	if !asleep {
+		v.d.ports.Clear()
+	}
 }
 
 // holdPorts makes these the ports of the host, and tells people which of them it has not.

@@ -108,7 +108,7 @@ func (v *vm) compareClocks(pings *uint64) {
 	for range clockRounds {
 		*pings++
 		r := reading{sent: time.Now()}
-		v.out.Write(protocol.Message{Ping: &protocol.Ping{ID: *pings}})
+		v.say(protocol.Message{Ping: &protocol.Ping{ID: *pings}})
 		p, ok := v.awaitPong(*pings)
 		if !ok {
 			return
@@ -117,7 +117,7 @@ func (v *vm) compareClocks(pings *uint64) {
 		wrong := r.error()
 		if wrong != 0 {
 			v.d.log.Info("the guest's clock is corrected", "behind", wrong, "answer", r.received.Sub(r.sent))
-			v.out.Write(protocol.Message{SetClock: &protocol.SetClock{By: wrong}})
+			v.say(protocol.Message{SetClock: &protocol.SetClock{By: wrong}})
 		}
 		// One that is ahead takes its time. Any other correction is looked at again, and so is what a slow
 		// answer says too little of.

@@ -46,6 +46,8 @@ type Daemon struct {
 	driver vmhost.Driver
 	life   *lifecycle.Life
 	quit   context.CancelFunc
+	front  *dockerapi.Front
+	knocks chan struct{}    // of clients of published ports while the engine sleeps
 	ports  *ports.Publisher // on the host, whatever becomes of the VM that they lead to
 
 	settingsLock sync.Mutex // one reader or writer of the file at a time
@@ -94,9 +96,15 @@ func Run(ctx context.Context, home api.Home, newDriver func(home api.Home, log *
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel, ports: ports.New(ports.Options{Log: log})}
+	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel, knocks: make(chan struct{}, 1)}
+	d.front = dockerapi.New(d, dockerapi.GuestPaths, mountable{d}, log)
+	d.ports = ports.New(ports.Options{Log: log, Wake: d.wakeFor})
 	defer d.ports.Close()
-	d.life = lifecycle.New(d.boot, time.Now)
+	was, err := readRest(d.saved())
+	d.life = lifecycle.New(d.boot, time.Now, err == nil)
+	if err == nil {
+		d.holdPorts(was.Ports)
+	}
 	err = d.serve(ctx)
 	log.Info("coved ends", "err", err)
 	return err
@@ -118,17 +126,17 @@ func (d *Daemon) serve(ctx context.Context) error {
 	serving, end := context.WithCancelCause(context.Background())
 	defer end(nil)
 	var wg sync.WaitGroup
-	front := dockerapi.New(d, dockerapi.GuestPaths, mountable{d}, d.log)
-	wg.Go(func() { end(front.Serve(serving, docker)) })
+	wg.Go(func() { end(d.front.Serve(serving, docker)) })
 	wg.Go(func() { end(localapi.Serve(serving, local, d)) })
 	wg.Go(func() { d.makeContext(serving) })
 	wg.Go(func() { giveBack(serving) })
+	wg.Go(func() { d.hearKnocks(serving) })
 	select {
 	case <-ctx.Done():
 	case <-serving.Done():
 		d.log.Error("a socket failed", "err", context.Cause(serving))
 	}
-	d.life.Stop(context.Background(), "coved ends")
+	d.life.Leave(context.Background(), "coved ends")
 	d.life.Wait()
 	d.containerProxies(hostproxy.Proxies{}, false)
 	d.restoreContext()
@@ -149,23 +157,6 @@ func listen(path string) (net.Listener, error) {
 	}
 	return l, nil
 }
-
-// Engine is the way to the engine: see dockerapi.Waker.
-func (d *Daemon) Engine(ctx context.Context, _ bool) (proxy.Dialer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, enginePatience, errors.New("the engine did not start in time; see `cove status`"))
-	defer cancel()
-	v, err := d.life.Await(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
-	}
-	return v.(*vm), nil
-}
-
-// Woken is for an engine that sleeps, and none does yet: see dockerapi.Waker.
-func (d *Daemon) Woken(context.Context) error { return nil }
 
 // makeContext makes the docker context, which becomes current if the current one does not answer.
 func (d *Daemon) makeContext(ctx context.Context) {
@@ -211,6 +202,7 @@ func (d *Daemon) Status() (api.Status, <-chan struct{}) {
 	if st != nil {
 		st.fill(&s)
 	}
+	d.fillSaved(&s)
 	if s.Disk != nil {
 		if u, err := disk.UsageOf(s.Disk.Path); err == nil {
 			s.Disk.Size, s.Disk.Allocated = u.Size, u.Allocated
@@ -225,9 +217,9 @@ func (d *Daemon) Start(ctx context.Context) error {
 }
 func (d *Daemon) Stop(ctx context.Context) error { return d.life.Stop(ctx, "asked for by cove stop") }
 
-// Quit stops the VM, then ends the daemon.
+// Quit stops the VM, then ends the daemon. One that is suspended stays so.
 func (d *Daemon) Quit(ctx context.Context) error {
-	if err := d.life.Stop(ctx, "coved quits"); err != nil {
+	if err := d.life.Leave(ctx, "coved quits"); err != nil {
 		return err
 	}
 	d.quit()

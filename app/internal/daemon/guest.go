@@ -61,8 +61,12 @@ func (d *Daemon) Measure(ctx context.Context, size int64) (api.Measured, error) 
 		return api.Measured{}, err
 	}
 	v.mu.Lock()
-	m := api.Measured{Link: v.client.Link(), Bytes: size}
+	client := v.client
 	v.mu.Unlock()
+	if client == nil {
+		return api.Measured{}, errResting
+	}
+	m := api.Measured{Link: client.Link(), Bytes: size}
 	trips, err := measureTrips(ctx, v)
 	if err != nil {
 		return m, err

@@ -80,7 +80,7 @@ func (d *Daemon) Logs(ctx context.Context, w io.Writer, name string, tail int, f
 func (d *Daemon) current(ctx context.Context) (*vm, error) {
 	ctx, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
-	v, err := d.life.Await(ctx)
+	v, err := d.life.Await(ctx, "its guest is asked for something")
 	if err != nil {
 		return nil, err
 	}

@@ -21,12 +21,14 @@ func (v *vm) keep(name string, session func(context.Context) error) {
 	for ctx.Err() == nil {
 		err := session(ctx)
 		v.mu.Lock()
-		stops := v.asked
+		stops, rests := v.asked, v.resting
 		v.mu.Unlock()
 		if ctx.Err() != nil || stops {
 			return
 		}
-		v.d.log.Info("session ended", "name", name, "err", err)
+		if !rests {
+			v.d.log.Info("session ended", "name", name, "err", err)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(sessionRetry):

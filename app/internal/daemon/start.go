@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/covedesk/cove/app/api"
-	"github.com/covedesk/cove/app/internal/lifecycle"
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
@@ -52,7 +51,9 @@ func (s *start) fill(to *api.Status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	to.Timeline = slices.Clone(s.steps)
-	if to.Phase != api.Stopped && to.Phase != api.Failed {
+	switch to.Phase {
+	case api.Stopped, api.Failed, api.Suspended:
+	default:
 		to.Machine, to.Transport, to.Engine, to.Services = s.machine, s.transport, s.engine, slices.Clone(s.services)
 	}
 	if s.disk != "" {
@@ -113,8 +114,8 @@ func (s *start) set(f func()) {
 	f()
 }
 
-// boot is a whole start: see lifecycle.Boot.
-func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, err error) {
+// launch is a whole start, or the way back of a machine that was saved.
+func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *vm, err error) {
 	st := &start{begun: time.Now()}
 	d.mu.Lock()
 	d.start = st
@@ -142,9 +143,16 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 		return nil, err
 	}
 	spec.Kernel, spec.Initrd, spec.Root = image.Kernel(), image.Initrd(), image.Root()
-	stage("preparing the data disk")
-	if err := st.timed("data disk", func() error { return d.prepareDisk(ctx, spec.Data) }); err != nil {
-		return nil, err
+	if was != nil {
+		if was.Image != image.Info.Digest {
+			return nil, errors.New("it was suspended with another guest image")
+		}
+		spec.CPUs, spec.Memory, spec.Accelerator, spec.Saved = was.CPUs, was.Memory, was.Accelerator, d.saved()
+	} else {
+		stage("preparing the data disk")
+		if err := st.timed("data disk", func() error { return d.prepareDisk(ctx, spec.Data) }); err != nil {
+			return nil, err
+		}
 	}
 	st.set(func() { st.disk = spec.Data })
 
@@ -170,7 +178,11 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 		return nil, err
 	}
 	spec.Network, config.Network = network, announce(network)
-	stage("choosing an accelerator")
+	if was != nil {
+		stage("loading the suspended VM")
+	} else {
+		stage("choosing an accelerator")
+	}
 	var m vmhost.Machine
 	err = st.timed("start the VM", func() error { m, err = d.driver.Start(ctx, spec); return err })
 	if err != nil {
@@ -183,15 +195,20 @@ func (d *Daemon) boot(ctx context.Context, stage func(string)) (_ lifecycle.VM, 
 	st.set(func() {
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}
 	})
-	stage("booting")
-	v := &vm{d: d, start: st, machine: m, secret: transport.NewSecret(), out: protocol.NewWriter(m.Control()),
+	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
 		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
 	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
 	go v.keepTime()
-	go v.out.Write(protocol.Message{Hello: &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Secret: v.secret.RevealSecretBytes(), Time: time.Now(), Config: config}})
-	if err := v.await(ctx); err != nil {
+	if was != nil {
+		err = v.awaken(ctx, was, config)
+	} else {
+		stage("booting")
+		go v.hello(config)
+		err = v.await(ctx)
+	}
+	if err != nil {
 		v.Stop(context.Background())
 		return nil, err
 	}
@@ -320,8 +337,8 @@ type vm struct {
 	d       *Daemon
 	start   *start
 	machine vmhost.Machine
-	secret  transport.Secret
-	out     *protocol.Writer
+	spec    vmhost.Spec
+	out     *protocol.Writer // see say
 	told    func(stage string)
 	opened  chan struct{} // connections of the guest to services of the host
 	refused atomic.Int64  // when one was refused last, in ns
@@ -335,11 +352,20 @@ type vm struct {
 	ready     chan struct{}
 	failed    chan api.Failure
 	done      chan struct{}
+	sessions  sync.Once // begins those that last
+
+	talk sync.Mutex // one says something to the guest at a time
 
 	asking sync.Mutex // is held while the guest's ports change
 	left   bool       // they are the guest's no more
 
 	mu      sync.Mutex          // guards all below
+	secret  transport.Secret    // of the last hello
+	nonce   string              // of the last hello
+	greeted chan struct{}       // closed when the guest has answered it
+	asleep  chan struct{}       // closed when the guest has said its last word before a save
+	resting bool                // from that word's asking to the next hello nothing is said
+	reached protocol.Listening  // what the guest listens on
 	missing map[string]struct{} // see unlistened
 	client  *transport.Client
 	asked   bool // to stop, by us
@@ -384,7 +410,20 @@ func (v *vm) hear() {
 
 func (v *vm) take(m protocol.Message) {
 	switch {
+	case m.Asleep != nil:
+		v.mu.Lock()
+		if v.asleep != nil {
+			close(v.asleep)
+			v.asleep = nil
+		}
+		v.mu.Unlock()
 	case m.Welcome != nil:
+		v.mu.Lock()
+		if m.Welcome.Nonce == v.nonce && v.greeted != nil {
+			close(v.greeted)
+			v.greeted = nil
+		}
+		v.mu.Unlock()
 		v.start.set(func() { v.start.machine.Kernel = m.Welcome.Kernel })
 		if m.Welcome.Version != protocol.Version {
 			v.fail(api.Failure{Cause: protocol.CauseProtocol, Summary: fmt.Sprintf("The guest image speaks version %d of our protocol, and this Cove version %d.", m.Welcome.Version, protocol.Version), Remedy: "Install the image that belongs to this version of Cove."})
@@ -547,7 +586,10 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 			links = append(links, link)
 		}
 	}
-	client, tried, err := transport.Choose(ctx, links, v.secret)
+	v.mu.Lock()
+	secret := v.secret
+	v.mu.Unlock()
+	client, tried, err := transport.Choose(ctx, links, secret)
 	t := &api.Transport{}
 	for _, a := range tried {
 		one := api.Attempt{Link: a.Link, Seconds: a.Took.Seconds()}
@@ -563,17 +605,66 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	client.KeepWarm(warmConns)
 	t.Link = client.Link()
 	v.mu.Lock()
-	v.client = client
+	v.client, v.reached = client, l
 	v.mu.Unlock()
 	v.start.set(func() { v.start.transport = t })
 	if err := v.changePorts(func() error { v.d.ports.Lead(v); return nil }); err != nil {
 		return err
 	}
-	go v.keep("asks", v.asksSession)
-	if v.folders != nil && v.folders.fs != nil {
-		go v.keep("file events", v.fileEvents)
-	}
+	v.sessions.Do(func() {
+		go v.keep("asks", v.asksSession)
+		if v.folders != nil && v.folders.fs != nil {
+			go v.keep("file events", v.fileEvents)
+		}
+	})
 	return nil
+}
+
+// say tells the guest something, unless its machine is being saved.
+func (v *vm) say(m protocol.Message) error {
+	v.talk.Lock()
+	defer v.talk.Unlock()
+	v.mu.Lock()
+	resting := v.resting
+	v.resting = (resting || m.Sleep != nil) && m.Hello == nil
+	v.mu.Unlock()
+	if resting && m.Hello == nil {
+		return errResting
+	}
+	return v.out.Write(m)
+}
+
+var errResting = errors.New("the VM is being suspended")
+
+// hello opens a session with the guest, with a secret that was never used, and gives what is closed when the
+// guest has answered.
+func (v *vm) hello(config protocol.Config) (<-chan struct{}, error) {
+	h := &protocol.Hello{Version: protocol.Version, Nonce: nonce(), Config: config}
+	greeted := make(chan struct{})
+	v.mu.Lock()
+	v.secret, v.nonce, v.greeted = transport.NewSecret(), h.Nonce, greeted
+	h.Secret = v.secret.RevealSecretBytes()
+	v.mu.Unlock()
+	h.Time = time.Now()
+	return greeted, v.say(protocol.Message{Hello: h})
+}
+
+// greet is hello, and waits for the answer.
+func (v *vm) greet(ctx context.Context, config protocol.Config) error {
+	greeted, err := v.hello(config)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-greeted:
+		return nil
+	case f := <-v.failed:
+		return &api.Error{Failure: f}
+	case <-v.machine.Done():
+		return errors.New("the VM ended")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // watch lets go of what belongs to the machine when it ends.
@@ -584,7 +675,7 @@ func (v *vm) watch(console io.Closer) {
 	case <-time.After(lastWords):
 	}
 	console.Close()
-	v.leavePorts()
+	v.leavePorts(v.machine.Exit().Reason == vmhost.ExitSuspended)
 	v.folders.Close()
 	close(v.done)
 }
@@ -640,7 +731,7 @@ func (v *vm) end() {
 	said := false
 	select {
 	case <-v.word:
-		said = v.out.Write(protocol.Message{Shutdown: &protocol.Shutdown{}}) == nil
+		said = v.say(protocol.Message{Shutdown: &protocol.Shutdown{}}) == nil
 	default: // nobody is there to be asked: nothing runs that could lose something
 	}
 	if said {

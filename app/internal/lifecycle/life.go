@@ -14,6 +14,9 @@ import (
 type VM interface {
 	// Stop ends it in order and returns when it is gone.
 	Stop(ctx context.Context) error
+	// Suspend saves it and ends it: nothing of it is lost. With an error it goes on, or ends for a reason
+	// of its own.
+	Suspend(ctx context.Context) error
 	// Done is closed when it is gone.
 	Done() <-chan struct{}
 	// Failure says why it ended, if nobody asked for it. It is valid after Done.
@@ -22,7 +25,14 @@ type VM interface {
 
 // Boot brings a VM up and returns when its engine serves. When the context ends it takes down what it
 // has begun before it returns. Its error is an *api.Error where people can do something about it.
-type Boot func(ctx context.Context, stage func(string)) (VM, error)
+type Boot func(ctx context.Context, p Progress) (VM, error)
+
+// Progress is what a Boot is to do, and whom it tells how far it is.
+type Progress struct {
+	Resume bool              // what was saved is to be brought back
+	Stage  func(what string) // what is being done
+	Cold   func(why string)  // what was saved cannot be used, so it boots; why is a sentence for people
+}
 
 // A machine that ends unasked is started again, but not for ever: restartLimit times in restartWindow.
 const (
@@ -50,6 +60,7 @@ type Life struct {
 
 	mu      sync.Mutex // guards all below
 	state   State
+	saved   bool // there is something to be brought back, until it runs or is given up
 	run     *run
 	lost    []time.Time
 	changed chan struct{}
@@ -64,12 +75,20 @@ type run struct {
 	err     error         // valid after decided: why it is not up
 	vm      VM            // valid after decided without an error
 	stopped bool          // by Stop
+
+	saving  chan struct{} // while it is being saved: closed at the outcome
+	saved   bool
+	unsaved error // why it could not be saved the last time
 }
 
-// New returns a Life in the phase stopped.
-func New(boot Boot, now func() time.Time) *Life {
-	return &Life{boot: boot, now: now, changed: make(chan struct{}),
+// New returns a Life in the phase stopped, or suspended where something was saved.
+func New(boot Boot, now func() time.Time, saved bool) *Life {
+	l := &Life{boot: boot, now: now, changed: make(chan struct{}), saved: saved,
 		state: State{Phase: api.Stopped, Since: now(), Reason: "not started yet"}}
+	if saved {
+		l.state.Phase, l.state.Reason = api.Suspended, "suspended by an earlier coved"
+	}
+	return l
 }
 
 // State is how it is, and a channel that is closed at the next change.
@@ -126,21 +145,25 @@ func (l *Life) moveLocked(e Event, reason string) {
 func (l *Life) Start(ctx context.Context, why string) error {
 	for {
 		l.mu.Lock()
-		if l.state.Phase == api.Stopped || l.state.Phase == api.Failed {
+		switch l.state.Phase {
+		case api.Stopped, api.Failed, api.Suspended:
 			l.beginLocked(why)
 		}
-		r, phase := l.run, l.state.Phase
+		r, phase, changed := l.run, l.state.Phase, l.changed
 		l.mu.Unlock()
-		wait := r.decided
-		if phase == api.Stopping {
-			wait = r.over
+		wait, decides := r.decided, true
+		switch phase {
+		case api.Stopping:
+			wait, decides = r.over, false
+		case api.Suspending:
+			wait, decides = changed, false
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-wait:
 		}
-		if phase != api.Stopping {
+		if decides {
 			return r.err
 		}
 	}
@@ -151,31 +174,60 @@ func (l *Life) beginLocked(why string) {
 	r := &run{cancel: cancel, decided: make(chan struct{}), over: make(chan struct{})}
 	l.run = r
 	l.moveLocked(Start, why)
-	l.wg.Go(func() { l.live(ctx, r) })
+	resume := l.saved
+	l.wg.Go(func() { l.live(ctx, r, resume) })
 }
 
 // live is a run, with the restarts in it.
-func (l *Life) live(ctx context.Context, r *run) {
+func (l *Life) live(ctx context.Context, r *run, resume bool) {
 	defer close(r.over)
 	defer r.cancel()
 	for {
-		vm, err := l.boot(ctx, func(s string) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.run == r && l.state.Phase == api.Starting {
-				l.state.Stage = s
-				l.tellLocked()
-			}
-		})
+		vm, err := l.boot(ctx, l.progress(r, resume))
 		if !l.begun(r, vm, err) {
 			return
 		}
 		<-vm.Done()
+		l.saveDecided(r)
 		again, next := l.ended(r, vm.Failure())
 		if !again {
 			return
 		}
-		r = next
+		r, resume = next, false
+	}
+}
+
+// progress is what the boot of a run is told, and tells.
+func (l *Life) progress(r *run, resume bool) Progress {
+	return Progress{
+		Resume: resume,
+		Stage: func(s string) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.run == r && (l.state.Phase == api.Starting || l.state.Phase == api.Resuming) {
+				l.state.Stage = s
+				l.tellLocked()
+			}
+		},
+		Cold: func(why string) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.noticeLocked(why)
+			l.saved = false
+			if l.run == r && l.state.Phase == api.Resuming {
+				l.moveLocked(Cold, why)
+			}
+		},
+	}
+}
+
+// saveDecided waits until it is known whether a machine that has ended was saved.
+func (l *Life) saveDecided(r *run) {
+	l.mu.Lock()
+	saving := r.saving
+	l.mu.Unlock()
+	if saving != nil {
+		<-saving
 	}
 }
 
@@ -186,7 +238,7 @@ func (l *Life) begun(r *run, vm VM, err error) bool {
 	defer close(r.decided)
 	switch {
 	case err == nil:
-		r.vm = vm
+		r.vm, l.saved = vm, false
 		if r.stopped { // up in the moment it was to stop
 			r.vm, r.err = nil, errStopped()
 			l.wg.Go(func() { vm.Stop(context.Background()) })
@@ -195,7 +247,7 @@ func (l *Life) begun(r *run, vm VM, err error) bool {
 		l.moveLocked(Up, l.state.Reason)
 		return true
 	case r.stopped:
-		r.err = errStopped()
+		r.err, l.saved = errStopped(), false
 		l.moveLocked(Down, "stopped while it started")
 	default:
 		failure := asFailure(err)
@@ -210,6 +262,11 @@ func (l *Life) begun(r *run, vm VM, err error) bool {
 func (l *Life) ended(r *run, failure *api.Failure) (bool, *run) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r.saved {
+		l.saved = true
+		l.moveLocked(Saved, l.state.Reason)
+		return false, nil
+	}
 	if r.stopped {
 		l.moveLocked(Down, l.state.Reason)
 		return false, nil
@@ -241,50 +298,164 @@ func (l *Life) ended(r *run, failure *api.Failure) (bool, *run) {
 	return true, next
 }
 
-// Stop ends the engine in order and waits until it is gone, also when it just starts.
-func (l *Life) Stop(ctx context.Context, why string) error {
-	l.mu.Lock()
-	r := l.run
-	switch l.state.Phase {
-	case api.Stopped:
+// Suspend saves the engine with its containers and ends its machine. The context ends the wait only. When it
+// cannot be saved it goes on.
+func (l *Life) Suspend(ctx context.Context, why string) error {
+	for {
+		l.mu.Lock()
+		r, phase, changed := l.run, l.state.Phase, l.changed
+		var result error
+		switch phase {
+		case api.Suspended:
+			l.mu.Unlock()
+			return nil
+		case api.Running:
+			l.saveLocked(r, why)
+		case api.Starting, api.Resuming, api.Suspending:
+		default:
+			l.mu.Unlock()
+			return &api.Error{Failure: api.Failure{Cause: api.CauseNotRunning, Summary: fmt.Sprintf("The engine is %s, and only a running one can be suspended.", phase), Remedy: "Start it with `cove start`."}}
+		}
+		saving := r.saving
 		l.mu.Unlock()
-		return nil
-	case api.Failed:
-		l.moveLocked(Stop, why)
+		if saving == nil { // it still starts
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-saving:
+		}
+		l.mu.Lock()
+		saved := r.saved
+		result = r.unsaved
 		l.mu.Unlock()
-		return nil
-	case api.Starting:
-		r.stopped = true
-		l.moveLocked(Stop, why)
-		r.cancel()
-	case api.Running:
-		r.stopped = true
-		vm := r.vm
-		l.moveLocked(Stop, why)
-		l.wg.Go(func() { vm.Stop(context.Background()) })
+		if !saved {
+			return result
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.over:
+			return nil
+		}
 	}
-	l.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.over:
-		return nil
+}
+
+// saveLocked begins to save a machine that runs.
+func (l *Life) saveLocked(r *run, why string) {
+	before := l.state.Reason
+	saving := make(chan struct{})
+	r.saving = saving
+	l.moveLocked(Suspend, why)
+	l.wg.Go(func() {
+		err := r.vm.Suspend(context.Background())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		defer close(saving)
+		if err == nil {
+			r.saved = true
+			return
+		}
+		r.saving = nil
+		r.unsaved = err
+		l.noticeLocked("The engine could not be suspended, and goes on: " + asFailure(err).Summary)
+		l.moveLocked(Unsaved, before)
+	})
+}
+
+// Stop ends the engine in order and waits until it is gone, also when it just starts. One that was saved is
+// brought back for it: its containers are to end in order too.
+func (l *Life) Stop(ctx context.Context, why string) error { return l.stop(ctx, why, true) }
+
+// Leave is Stop, but what was saved stays so.
+func (l *Life) Leave(ctx context.Context, why string) error { return l.stop(ctx, why, false) }
+
+func (l *Life) stop(ctx context.Context, why string, wake bool) error {
+	for {
+		l.mu.Lock()
+		r, changed := l.run, l.changed
+		var wait <-chan struct{}
+		switch l.state.Phase {
+		case api.Stopped:
+			l.mu.Unlock()
+			return nil
+		case api.Failed:
+			l.saved = l.saved && !wake
+			l.moveLocked(Stop, why)
+			l.mu.Unlock()
+			return nil
+		case api.Starting, api.Resuming:
+			r.stopped = true
+			l.moveLocked(Stop, why)
+			r.cancel()
+			wait = r.over
+		case api.Running:
+			r.stopped = true
+			vm := r.vm
+			l.moveLocked(Stop, why)
+			l.wg.Go(func() { vm.Stop(context.Background()) })
+			wait = r.over
+		case api.Stopping:
+			wait = r.over
+		case api.Suspending:
+			wait = changed
+		case api.Suspended:
+			l.mu.Unlock()
+			if !wake {
+				return nil
+			}
+			if err := l.Start(ctx, why); ctx.Err() != nil {
+				return err
+			}
+			continue
+		}
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait:
+		}
+		if wait == r.over {
+			return nil
+		}
 	}
 }
 
 // Wait waits for everything that this Life began. Call Stop first.
 func (l *Life) Wait() { l.wg.Wait() }
 
-// Await gives the VM that serves, and waits for it while it starts. In any other phase the error says
-// what to do.
-func (l *Life) Await(ctx context.Context) (VM, error) {
+// ErrSuspended is Await's answer to somebody who is not to wake what was saved.
+var ErrSuspended = errors.New("the engine is suspended")
+
+// Await gives the VM that serves, and waits for it while it starts. One that was saved, or is being saved, is
+// brought back for the reason in wake; an empty one means ErrSuspended at once. In any other phase the error
+// says what to do.
+func (l *Life) Await(ctx context.Context, wake string) (VM, error) {
 	for {
 		l.mu.Lock()
 		r, s, changed := l.run, l.state, l.changed
+		if s.Phase == api.Suspended && wake != "" {
+			l.beginLocked(wake)
+			l.mu.Unlock()
+			continue
+		}
 		l.mu.Unlock()
 		switch s.Phase {
 		case api.Running:
 			return r.vm, nil
+		case api.Suspended:
+			return nil, ErrSuspended
+		case api.Suspending, api.Resuming:
+			if wake == "" {
+				return nil, ErrSuspended
+			}
+			fallthrough
 		case api.Starting:
 			select {
 			case <-ctx.Done():

@@ -19,6 +19,8 @@ type fakeVM struct {
 	done    chan struct{}
 	failure *api.Failure
 	stops   atomic.Int32
+	unsaved error // what Suspend gives
+	dies    bool  // in Suspend
 }
 
 func newVM() *fakeVM { return &fakeVM{done: make(chan struct{})} }
@@ -29,6 +31,16 @@ func (v *fakeVM) Stop(context.Context) error {
 	v.end(nil)
 	return nil
 }
+func (v *fakeVM) Suspend(context.Context) error {
+	time.Sleep(time.Second)
+	if v.dies {
+		v.end(&api.Failure{Cause: "crashed", Summary: "It crashed."})
+	}
+	if v.unsaved == nil {
+		v.end(nil)
+	}
+	return v.unsaved
+}
 func (v *fakeVM) end(f *api.Failure)    { v.once.Do(func() { v.failure = f; close(v.done) }) }
 func (v *fakeVM) Done() <-chan struct{} { return v.done }
 func (v *fakeVM) Failure() *api.Failure { return v.failure }
@@ -37,15 +49,23 @@ func (v *fakeVM) Failure() *api.Failure { return v.failure }
 type world struct {
 	*Life
 	boots   atomic.Int32
-	outcome chan error // one for each boot; nil is a machine that is up
+	resumes atomic.Int32
+	cold    atomic.Bool // what was saved cannot be used
+	outcome chan error  // one for each boot; nil is a machine that is up
 	vms     chan *fakeVM
 }
 
 func newWorld() *world {
 	w := &world{outcome: make(chan error), vms: make(chan *fakeVM, 100)}
-	w.Life = New(func(ctx context.Context, stage func(string)) (VM, error) {
+	w.Life = New(func(ctx context.Context, p Progress) (VM, error) {
 		w.boots.Add(1)
-		stage("booting")
+		if p.Resume {
+			w.resumes.Add(1)
+			if w.cold.Load() {
+				p.Cold("It cannot be used.")
+			}
+		}
+		p.Stage("booting")
 		select {
 		case err := <-w.outcome:
 			if err != nil {
@@ -57,7 +77,7 @@ func newWorld() *world {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	}, time.Now)
+	}, time.Now, false)
 	return w
 }
 
@@ -77,7 +97,7 @@ func try(t *testing.T, name string, f func(t *testing.T, w *world)) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld()
 			f(t, w)
-			w.Stop(context.Background(), "the test ends")
+			w.Leave(context.Background(), "the test ends")
 			w.Wait()
 		})
 	})
@@ -173,7 +193,7 @@ func TestLife(t *testing.T) {
 		want(t, w, api.Starting)
 		served := make(chan VM, 1)
 		go func() {
-			vm, err := w.Await(ctx)
+			vm, err := w.Await(ctx, "")
 			if err != nil {
 				t.Error(err)
 			}
@@ -204,7 +224,7 @@ func TestLife(t *testing.T) {
 		}
 		lose()
 		want(t, w, api.Failed)
-		if _, err := w.Await(ctx); err == nil || !strings.Contains(err.Error(), "It crashed.") {
+		if _, err := w.Await(ctx, ""); err == nil || !strings.Contains(err.Error(), "It crashed.") {
 			t.Errorf("Await = %v; want the failure", err)
 		}
 	})
@@ -230,8 +250,126 @@ func TestLife(t *testing.T) {
 		want(t, w, api.Running)
 	})
 	try(t, "a stopped engine says how to start it", func(t *testing.T, w *world) {
-		if _, err := w.Await(ctx); err == nil || !strings.Contains(err.Error(), "cove start") {
+		if _, err := w.Await(ctx, ""); err == nil || !strings.Contains(err.Error(), "cove start") {
 			t.Errorf("Await = %v; want how to start", err)
 		}
+	})
+}
+
+// up starts the engine and gives its machine.
+func (w *world) up(t *testing.T) *fakeVM {
+	t.Helper()
+	go func() { w.outcome <- nil }()
+	if err := w.Start(context.Background(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	return <-w.vms
+}
+
+func TestSleep(t *testing.T) {
+	ctx := context.Background()
+	try(t, "a suspended engine is brought back by a start", func(t *testing.T, w *world) {
+		w.up(t)
+		if err := w.Suspend(ctx, "test"); err != nil {
+			t.Fatal(err)
+		}
+		want(t, w, api.Suspended)
+		if err := w.Suspend(ctx, "again"); err != nil {
+			t.Errorf("Suspend of a suspended engine = %v; want nil", err)
+		}
+		w.up(t)
+		want(t, w, api.Running)
+		if n := w.resumes.Load(); n != 1 {
+			t.Errorf("%d resumes; want 1", n)
+		}
+	})
+	try(t, "who may wake it waits for the save and gets the next machine, who may not is told at once", func(t *testing.T, w *world) {
+		first := w.up(t)
+		go w.Suspend(ctx, "test")
+		want(t, w, api.Suspending)
+		if _, err := w.Await(ctx, ""); !errors.Is(err, ErrSuspended) {
+			t.Errorf("Await of a passive caller = %v; want ErrSuspended", err)
+		}
+		go func() { w.outcome <- nil }()
+		vm, err := w.Await(ctx, "a call")
+		if err != nil || vm == VM(first) || w.resumes.Load() != 1 {
+			t.Errorf("Await of an active caller = %v, %v after %d resumes; want the next machine", vm, err, w.resumes.Load())
+		}
+		want(t, w, api.Running)
+	})
+	try(t, "an engine that cannot be saved goes on, and both the caller and the notices say why", func(t *testing.T, w *world) {
+		vm := w.up(t)
+		vm.unsaved = errors.New("no room")
+		if err := w.Suspend(ctx, "test"); err == nil || !strings.Contains(err.Error(), "no room") {
+			t.Errorf("Suspend = %v; want why", err)
+		}
+		want(t, w, api.Running)
+		if s, _ := w.State(); len(s.Notices) != 1 || !strings.Contains(s.Notices[0].Text, "no room") {
+			t.Errorf("notices %v; want why", s.Notices)
+		}
+		vm.unsaved = nil
+		if err := w.Suspend(ctx, "test"); err != nil {
+			t.Errorf("the next Suspend = %v; want nil", err)
+		}
+	})
+	try(t, "a machine that ends while it is saved is started again, cold", func(t *testing.T, w *world) {
+		vm := w.up(t)
+		vm.unsaved, vm.dies = errors.New("it is gone"), true
+		if err := w.Suspend(ctx, "test"); err == nil {
+			t.Error("Suspend = nil; want an error")
+		}
+		want(t, w, api.Starting)
+		w.outcome <- nil
+		want(t, w, api.Running)
+		if n := w.resumes.Load(); n != 0 {
+			t.Errorf("%d resumes; want none", n)
+		}
+	})
+	try(t, "a state that cannot be used is a cold start that says so", func(t *testing.T, w *world) {
+		w.up(t)
+		w.Suspend(ctx, "test")
+		w.cold.Store(true)
+		go w.Start(ctx, "test")
+		want(t, w, api.Starting)
+		w.outcome <- nil
+		want(t, w, api.Running)
+		if s, _ := w.State(); len(s.Notices) != 1 || s.Notices[0].Text != "It cannot be used." {
+			t.Errorf("notices %v; want why", s.Notices)
+		}
+	})
+	try(t, "a stop of a suspended engine brings it back to stop it in order", func(t *testing.T, w *world) {
+		w.up(t)
+		w.Suspend(ctx, "test")
+		go func() { w.outcome <- nil }()
+		if err := w.Stop(ctx, "test"); err != nil {
+			t.Fatal(err)
+		}
+		want(t, w, api.Stopped)
+		if vm := <-w.vms; vm.stops.Load() != 1 {
+			t.Errorf("the machine was stopped %d times; want once", vm.stops.Load())
+		}
+	})
+	try(t, "a daemon that leaves keeps what is suspended, and waits for a save", func(t *testing.T, w *world) {
+		w.up(t)
+		go w.Suspend(ctx, "test")
+		want(t, w, api.Suspending)
+		if err := w.Leave(ctx, "test"); err != nil {
+			t.Fatal(err)
+		}
+		want(t, w, api.Suspended)
+	})
+	try(t, "a stop during a resume wins", func(t *testing.T, w *world) {
+		w.up(t)
+		w.Suspend(ctx, "test")
+		started := make(chan error, 1)
+		go func() { started <- w.Start(ctx, "test") }()
+		want(t, w, api.Resuming)
+		if err := w.Stop(ctx, "test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-started; err == nil {
+			t.Error("Start = nil; want that it was stopped")
+		}
+		want(t, w, api.Stopped)
 	})
 }

@@ -20,15 +20,24 @@ const (
 	Down  Event = "down"  // the machine is gone
 	Fail  Event = "fail"  // it cannot start, or ended too often
 	Lost  Event = "lost"  // the machine ended unasked, and is started again
+
+	Suspend Event = "suspend" // it is to be saved
+	Saved   Event = "saved"   // it is, and its machine is gone
+	Unsaved Event = "unsaved" // it could not be, and goes on
+	Cold    Event = "cold"    // what was saved cannot be used: it boots
 )
 
 // follows are the moves there are.
 var follows = map[api.Phase]map[Event]api.Phase{
 	api.Stopped:  {Start: api.Starting},
 	api.Starting: {Up: api.Running, Stop: api.Stopping, Fail: api.Failed},
-	api.Running:  {Stop: api.Stopping, Fail: api.Failed, Lost: api.Starting},
+	api.Running:  {Stop: api.Stopping, Fail: api.Failed, Lost: api.Starting, Suspend: api.Suspending},
 	api.Stopping: {Down: api.Stopped},
 	api.Failed:   {Start: api.Starting, Stop: api.Stopped},
+
+	api.Suspending: {Saved: api.Suspended, Unsaved: api.Running, Fail: api.Failed, Lost: api.Starting},
+	api.Suspended:  {Start: api.Resuming},
+	api.Resuming:   {Up: api.Running, Stop: api.Stopping, Fail: api.Failed, Cold: api.Starting},
 }
 
 // Next is the phase after an event. An event that means nothing in a phase is an error.

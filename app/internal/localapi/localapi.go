@@ -26,6 +26,8 @@ type Core interface {
 	Status() (api.Status, <-chan struct{})
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error
+	// Suspend saves the engine with its containers, and waits until it is saved.
+	Suspend(ctx context.Context) error
 	// Quit ends the daemon after the answer.
 	Quit(ctx context.Context) error
 
@@ -87,6 +89,7 @@ func Handler(core Core) http.Handler {
 		"GET /v1/events":            h.events,
 		"POST /v1/start":            h.start,
 		"POST /v1/stop":             h.stop,
+		"POST /v1/suspend":          h.suspend,
 		"POST /v1/quit":             h.quit,
 		"GET /v1/settings":          h.settings,
 		"GET /v1/settings/{key}":    h.setting,
@@ -141,6 +144,7 @@ func answer(w http.ResponseWriter, v any) error {
 var statusOf = map[string]int{
 	api.CauseInvalid: http.StatusBadRequest, api.CauseSettings: http.StatusBadRequest, api.CauseNotFound: http.StatusNotFound, api.CauseForbidden: http.StatusForbidden,
 	api.CauseStopped: http.StatusConflict, api.CauseNotRunning: http.StatusConflict,
+	api.CauseNotOffered: http.StatusNotImplemented,
 }
 
 func fail(w http.ResponseWriter, err error) {
@@ -211,6 +215,13 @@ func (h handlers) start(w http.ResponseWriter, r *http.Request) error {
 
 func (h handlers) stop(w http.ResponseWriter, r *http.Request) error {
 	if err := h.core.Stop(r.Context()); err != nil {
+		return err
+	}
+	return h.status(w, r)
+}
+
+func (h handlers) suspend(w http.ResponseWriter, r *http.Request) error {
+	if err := h.core.Suspend(r.Context()); err != nil {
 		return err
 	}
 	return h.status(w, r)

@@ -77,8 +77,9 @@ func (c *core) Status() (api.Status, <-chan struct{}) {
 	return c.status, c.changed
 }
 
-func (c *core) Start(context.Context) error { return c.ask("start") }
-func (c *core) Stop(context.Context) error  { return c.ask("stop") }
+func (c *core) Start(context.Context) error   { return c.ask("start") }
+func (c *core) Stop(context.Context) error    { return c.ask("stop") }
+func (c *core) Suspend(context.Context) error { return c.ask("suspend") }
 func (c *core) Quit(context.Context) error {
 	err := c.ask("quit")
 	if c.quit != nil {
@@ -554,6 +555,7 @@ func TestClient(t *testing.T) {
 	}{
 		{"Start", "start", func() (any, error) { return nil, cl.Start(ctx) }, nil},
 		{"Stop", "stop", func() (any, error) { return nil, cl.Stop(ctx) }, nil},
+		{"Suspend", "suspend", func() (any, error) { return nil, cl.Suspend(ctx) }, nil},
 		{"Quit", "quit", func() (any, error) { return nil, cl.Quit(ctx) }, nil},
 		{"Settings", "settings", func() (any, error) { return cl.Settings(ctx) }, []api.Setting{{Key: "cpus", Value: "4"}}},
 		{"Setting of an odd key", "setting a/b ?", func() (any, error) { return cl.Setting(ctx, "a/b ?") }, api.Setting{Key: "a/b ?", Value: "4"}},

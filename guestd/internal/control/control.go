@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,12 +57,15 @@ type Session struct {
 	// SetClock and Shutdown are called as the host asks.
 	SetClock func(by time.Duration)
 	Shutdown func()
+	// Sync writes to the disk what is not there yet, before the machine is saved.
+	Sync func()
 
 	mu      sync.Mutex
 	out     *protocol.Writer   // nil until the host said hello
 	waiting []protocol.Message // to be written, in order
 	writing bool               // one goroutine writes what waits
 	gone    bool               // the host
+	hellos  int                // so far
 }
 
 // Tell tells the host, now or after its hello, and never waits: a write to a port whose host is gone
@@ -85,15 +89,29 @@ func (s *Session) writeLocked() {
 	go func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for len(s.waiting) > 0 {
+		for len(s.waiting) > 0 && s.out != nil {
 			m, out := s.waiting[0], s.out
 			s.waiting = s.waiting[1:]
+			if m.Asleep != nil {
+				s.out = nil
+			}
 			s.mu.Unlock()
 			out.Write(m) // a host that is gone is noticed by the reader
 			s.mu.Lock()
 		}
 		s.writing = false
 	}()
+}
+
+// sleep says the last word before a save, unless another hello has come since the given one.
+func (s *Session) sleep(hellos int) {
+	s.Sync()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hellos == hellos {
+		s.waiting = append(s.waiting, protocol.Message{Asleep: &protocol.Asleep{}})
+		s.writeLocked()
+	}
 }
 
 // Flush waits until what was told is written, or until patience is over: a machine that switches itself
@@ -140,6 +158,11 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 			s.SetClock(m.SetClock.By)
 		case m.Shutdown != nil:
 			s.Shutdown()
+		case m.Sleep != nil:
+			s.mu.Lock()
+			hellos := s.hellos
+			s.mu.Unlock()
+			go s.sleep(hellos)
 		case m.Ping != nil:
 			s.Tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID, Time: time.Now()}})
 		}
@@ -157,8 +180,13 @@ func (s *Session) leave(port io.Closer) {
 // welcome answers a hello, before all that waits.
 func (s *Session) welcome(port io.Writer, h protocol.Hello) bool {
 	ours := h.Version == protocol.Version
+	if ours {
+		s.Hello(h) // who is welcome may dial at once
+	}
 	answer := protocol.Message{Welcome: &protocol.Welcome{Version: protocol.Version, Nonce: h.Nonce, Kernel: kernelRelease(), Arch: runtime.GOARCH}}
 	s.mu.Lock()
+	s.hellos++
+	s.waiting = slices.DeleteFunc(s.waiting, func(m protocol.Message) bool { return m.Asleep != nil }) // called off
 	if s.out == nil {
 		s.out = protocol.NewWriter(port)
 	}
@@ -168,9 +196,6 @@ func (s *Session) welcome(port io.Writer, h protocol.Hello) bool {
 	s.waiting = append([]protocol.Message{answer}, s.waiting...)
 	s.writeLocked()
 	s.mu.Unlock()
-	if ours {
-		s.Hello(h)
-	}
 	return ours
 }
 

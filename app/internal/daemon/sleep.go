@@ -1,0 +1,319 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/app/internal/lifecycle"
+	"github.com/covedesk/cove/guestd/protocol"
+	"github.com/covedesk/cove/proxy"
+	"github.com/covedesk/cove/proxy/dockerapi"
+	"github.com/covedesk/cove/vmhost"
+	"github.com/covedesk/cove/vmhost/disk"
+)
+
+// restFile is what coved puts beside a saved machine: see rest.
+const restFile = "coved.json"
+
+// rest is what coved has to know to bring a saved machine back, and to stand in for it meanwhile.
+type rest struct {
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"` // why it was suspended
+	Image  string    `json:"image"`  // digest of the guest image
+
+	// What the machine was made of. The settings may have been changed since: that is for its next boot.
+	CPUs        int            `json:"cpus"`
+	Memory      int64          `json:"memory"`
+	Accelerator string         `json:"accelerator"`
+	Shares      []vmhost.Share `json:"shares,omitempty"`
+
+	Listening protocol.Listening `json:"listening"`
+	Ports     []protocol.Bind    `json:"ports,omitempty"` // that are held on the host meanwhile
+	Engine    *api.Engine        `json:"engine,omitempty"`
+	Services  []api.Service      `json:"services,omitempty"`
+}
+
+// saved is the folder of a machine that was suspended.
+func (d *Daemon) saved() string { return d.home.Dir("vm", profile, "saved") }
+
+// readRest reads what was put beside a saved machine.
+func readRest(dir string) (*rest, error) {
+	b, err := os.ReadFile(filepath.Join(dir, restFile))
+	if err != nil {
+		return nil, err
+	}
+	var r rest
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("%s: %w", restFile, err)
+	}
+	return &r, nil
+}
+
+// fillSaved says what is suspended.
+func (d *Daemon) fillSaved(s *api.Status) {
+	if s.Phase != api.Suspended && s.Phase != api.Resuming {
+		return
+	}
+	r, err := readRest(d.saved())
+	if err != nil {
+		return // it is being used
+	}
+	s.Saved = &api.Saved{At: r.At}
+	filepath.WalkDir(d.saved(), func(path string, e fs.DirEntry, err error) error {
+		if u, err := disk.UsageOf(path); err == nil && !e.IsDir() {
+			s.Saved.Bytes += u.Allocated
+		}
+		return nil
+	})
+	if s.Engine == nil {
+		s.Engine = r.Engine
+	}
+}
+
+// dropSaved gives up what was saved: it is older than the machine that is about to boot.
+func (d *Daemon) dropSaved() error {
+	for _, dir := range []string{d.saved(), d.saved() + ".new", d.saved() + ".used"} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove the suspended VM: %w", err)
+		}
+	}
+	return nil
+}
+
+// Suspend saves the engine: see localapi.Core.
+func (d *Daemon) Suspend(ctx context.Context) error {
+	return d.life.Suspend(ctx, "asked for by cove suspend")
+}
+
+// Engine is the way to the engine: see dockerapi.Waker.
+func (d *Daemon) Engine(ctx context.Context, active bool) (proxy.Dialer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, enginePatience, errors.New("the engine did not start in time; see `cove status`"))
+	defer cancel()
+	wake := ""
+	if active {
+		wake = "a call to docker.sock"
+	}
+	v, err := d.life.Await(ctx, wake)
+	switch {
+	case errors.Is(err, lifecycle.ErrSuspended):
+		return nil, dockerapi.ErrAsleep
+	case ctx.Err() != nil && err != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		return nil, err
+	}
+	return v.(*vm), nil
+}
+
+// Woken waits for the end of a sleep: see dockerapi.Waker.
+func (d *Daemon) Woken(ctx context.Context) error {
+	for {
+		state, changed := d.life.State()
+		switch state.Phase {
+		case api.Suspending, api.Suspended, api.Resuming:
+		default:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// wakeFor wakes the engine for a client of a published port, if he may: see ports.Options.
+func (d *Daemon) wakeFor(client netip.Addr) bool {
+	if !client.Unmap().IsLoopback() {
+		return false
+	}
+	select {
+	case d.knocks <- struct{}{}:
+	default: // one knock is heard, whoever waits
+	}
+	return true
+}
+
+// hearKnocks wakes the engine for the clients of published ports.
+func (d *Daemon) hearKnocks(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.knocks:
+		}
+		if _, err := d.life.Await(ctx, "a connection to a published port"); err != nil && ctx.Err() == nil {
+			d.log.Warn("wake for a published port", "err", err)
+		}
+	}
+}
+
+// boot brings the engine up: see lifecycle.Boot.
+func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (lifecycle.VM, error) {
+	if p.Resume {
+		v, err := d.resume(ctx, p.Stage)
+		if err == nil {
+			return v, nil
+		}
+		if ctx.Err() != nil || d.mayResumeLater(err) {
+			return nil, failure(err)
+		}
+		d.log.Warn("resume", "err", err)
+		p.Cold("The engine boots anew, and its containers were not kept running: " + sentence(err))
+	}
+	if err := d.dropSaved(); err != nil {
+		return nil, failure(err)
+	}
+	v, err := d.launch(ctx, p.Stage, nil)
+	if err != nil {
+		d.ports.Clear() // nobody comes for those who wait there
+		return nil, err
+	}
+	return v, nil
+}
+
+func (d *Daemon) resume(ctx context.Context, stage func(string)) (*vm, error) {
+	was, err := readRest(d.saved())
+	if err != nil {
+		return nil, err
+	}
+	return d.launch(ctx, stage, was)
+}
+
+// mayResumeLater says whether what was saved is as it was, and a cold boot would fail just so.
+func (d *Daemon) mayResumeLater(err error) bool {
+	var e *api.Error
+	if _, gone := os.Stat(d.saved()); gone != nil || !errors.As(failure(err), &e) {
+		return false
+	}
+	switch e.Cause {
+	case vmhost.ProblemNoHypervisor, vmhost.ProblemOldHypervisor, vmhost.ProblemNoMemory, vmhost.ProblemNoDisk, vmhost.ProblemBusy, vmhost.ProblemPathTooLong:
+		return true
+	}
+	return false
+}
+
+// sentence is an error as people read it.
+func sentence(err error) string {
+	var e *api.Error
+	if errors.As(failure(err), &e) {
+		return e.Summary
+	}
+	return err.Error() + "."
+}
+
+// sleepPatience bounds how long the guest may take to write all that it holds to its disk.
+const sleepPatience = 2 * time.Minute
+
+// Suspend saves the machine: see lifecycle.VM.
+func (v *vm) Suspend(ctx context.Context) error {
+	s, can := v.machine.(vmhost.Suspender)
+	if !can {
+		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
+	}
+	begun := time.Now()
+	v.d.front.Suspend()
+	v.d.ports.Suspend()
+	asleep := make(chan struct{})
+	v.mu.Lock()
+	v.asleep, v.client = asleep, nil
+	v.mu.Unlock()
+	err := v.say(protocol.Message{Sleep: &protocol.Sleep{}})
+	if err == nil {
+		select {
+		case <-asleep:
+		case <-v.machine.Done():
+			err = errors.New("the VM ended")
+		case <-time.After(sleepPatience):
+			err = fmt.Errorf("the guest did not write what it holds to its disk in %v", sleepPatience)
+		}
+	}
+	if err == nil {
+		err = s.Suspend(ctx, v.d.saved(), v.leave)
+	}
+	if err == nil {
+		<-v.done
+		v.d.log.Info("suspended", "took", time.Since(begun))
+		return nil
+	}
+	v.d.log.Warn("suspend", "err", err)
+	if ended := v.goOn(); ended != nil {
+		v.d.log.Error("the guest does not go on", "err", ended)
+		v.machine.Kill()
+		<-v.done
+	}
+	return &api.Error{Failure: api.Failure{Cause: api.CauseUnsaved, Summary: "The engine could not be suspended: " + err.Error() + ".", Remedy: "See `cove logs coved`; `cove stop` stops it in order."}}
+}
+
+// leave writes what coved needs into a saved machine's folder.
+func (v *vm) leave(dir string) error {
+	state, _ := v.d.life.State()
+	v.mu.Lock()
+	r := rest{At: time.Now(), Reason: state.Reason, CPUs: v.spec.CPUs, Memory: v.spec.Memory, Accelerator: v.machine.Accelerator().Name,
+		Shares: v.spec.Shares, Listening: v.reached, Ports: v.d.ports.Table()}
+	v.mu.Unlock()
+	v.start.set(func() {
+		r.Image, r.Engine, r.Services = v.start.machine.Image, v.start.engine, v.start.services
+	})
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(dir, restFile), b)
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// goOn opens a new session with a guest whose machine was not saved after all.
+func (v *vm) goOn() error {
+	ctx, cancel := context.WithTimeout(context.Background(), wakePatience)
+	defer cancel()
+	if err := v.greet(ctx, protocol.Config{}); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	l := v.reached
+	v.mu.Unlock()
+	return v.connect(ctx, l)
+}
+
+// wakePatience bounds how long a guest that was brought back may take to answer: it takes a tenth of a second on
+// a quiet machine.
+const wakePatience = 90 * time.Second
+
+// awaken follows a machine that was brought back to its engine's first answer.
+func (v *vm) awaken(ctx context.Context, was *rest, config protocol.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, wakePatience)
+	defer cancel()
+	v.start.set(func() { v.start.engine, v.start.services = was.Engine, was.Services })
+	v.told("reaching the guest")
+	err := v.start.timed("transport", func() error {
+		if err := v.greet(ctx, config); err != nil {
+			return err
+		}
+		return v.connect(ctx, was.Listening)
+	})
+	if err != nil {
+		return v.because(api.Failure{Cause: vmhost.ProblemSaved, Summary: "The VM was brought back, and its guest does not answer: " + err.Error() + ".", Remedy: "See `cove logs coved`.", Evidence: v.d.tailOf("console", 20)})
+	}
+	close(v.ready)
+	v.mu.Lock()
+	v.serving = true
+	v.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,381 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/covedesk/cove/vmhost"
+	"golang.org/x/sys/unix"
+)
+
+var _ vmhost.Suspender = (*machine)(nil)
+
+// The files of a saved machine.
+const (
+	savedMemory  = "memory"       // the guest's, each byte at its place: sparse
+	savedDevices = "devices"      // QEMU's migration stream without it
+	savedMachine = "machine.json" // what the two belong to: see saved
+)
+
+// savedVersion is of savedMachine's format, and of what Suspend does.
+const savedVersion = 1
+
+// saved says which machine the files belong to. QEMU checks little of it: a stream that is loaded into
+// another machine, or whose disk has gone on, breaks its guest.
+type saved struct {
+	Version     int      `json:"version"`
+	QEMU        string   `json:"qemu"`        // its version
+	Accelerator string   `json:"accelerator"` //
+	Host        string   `json:"host"`        // the processor, where guests run on it
+	Args        []string `json:"args"`        // QEMU's, without descriptors
+	Disk        diskMark `json:"disk"`        // of the data disk as the guest left it
+}
+
+// diskMark tells whether a disk's file is another one or was written to: nothing changes a file without
+// changing its time of change.
+type diskMark struct {
+	Inode    uint64 `json:"inode"`
+	Size     int64  `json:"size"`
+	Modified int64  `json:"modified"` // ns since 1970, as is the next
+	Changed  int64  `json:"changed"`
+}
+
+func markDisk(path string) (diskMark, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return diskMark{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return diskMark{Inode: st.Ino, Size: st.Size, Modified: st.Mtim.Nano(), Changed: st.Ctim.Nano()}, nil
+}
+
+// mark writes what a saved state of this machine is bound to.
+func (m *machine) mark(dir string) error {
+	disk, err := markDisk(m.spec.Data)
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(saved{Version: savedVersion, QEMU: m.version, Accelerator: m.accel.Name, Host: processor(m.accel.Name),
+		Args: fingerprint(m.spec, m.accel.Name, m.plumbing), Disk: disk}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(dir, savedMachine), b)
+}
+
+// fingerprint is the argument list with nothing in it that differs from start to start.
+func fingerprint(spec vmhost.Spec, accel string, p plumbing) []string {
+	for _, fd := range []*int{&p.memory, &p.monitor, &p.console, &p.control, &p.mux, &p.vsock, &p.files, &p.network} {
+		*fd = min(*fd, 1)
+	}
+	p.incoming = false
+	return argv(spec, accel, arch, p)
+}
+
+// processor names the host's, where the accelerator gives it to guests: a guest keeps what it found.
+func processor(accel string) string {
+	if accel == "tcg" {
+		return ""
+	}
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	var said []string
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "model name", "microcode", "flags", "Features", "CPU part":
+			said = append(said, strings.TrimSpace(value))
+		case "":
+			return strings.Join(said, "; ")
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// unplugPatience bounds how long a guest may take to let go of a device: it takes 0.1 s, or seconds under
+// load.
+const unplugPatience = 30 * time.Second
+
+// Suspend saves the machine: see vmhost.Suspender. The vsock device cannot be saved, so the guest has to let go
+// of it first.
+func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir string) error) (err error) {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	full := m.paused
+	m.mu.Unlock()
+	if full {
+		return errors.New("suspend the machine: it waits for room on the host's disk")
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		return fmt.Errorf("suspend the machine: %s is there already", dir)
+	}
+	making := dir + ".new"
+	if err := os.RemoveAll(making); err != nil {
+		return fmt.Errorf("suspend the machine: %w", err)
+	}
+	if err := os.Mkdir(making, 0o700); err != nil {
+		return fmt.Errorf("suspend the machine: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(making)
+		}
+	}()
+	if err := m.unplug(); err != nil {
+		return fmt.Errorf("suspend the machine: %w", err)
+	}
+	if err := m.save(ctx, making, dir, beside); err != nil {
+		// QEMU takes its disks again, and the guest its device.
+		if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.ctxDone() == nil {
+			m.log.Error("a machine that could not be saved does not go on", "err", back)
+			m.cmd.Process.Kill()
+		}
+		return fmt.Errorf("suspend the machine: %w", err)
+	}
+	m.mu.Lock()
+	m.suspended = true
+	m.mu.Unlock()
+	m.cmd.Process.Kill() // it has nothing left to write
+	<-m.done
+	return nil
+}
+
+// ctxDone is an error when the machine has ended.
+func (m *machine) ctxDone() error {
+	select {
+	case <-m.done:
+		return errEnded
+	default:
+		return nil
+	}
+}
+
+// save stops the machine and writes it to a folder, which takes its name last.
+func (m *machine) save(ctx context.Context, making, dir string, beside func(string) error) error {
+	begun := time.Now()
+	took := func(what string) { m.log.Debug("save", "done", what, "after", time.Since(begun)) }
+	if err := m.do("stop"); err != nil {
+		return err
+	}
+	took("stop")
+	// Ours before QEMU opens it, so that it is the user's own from the first moment.
+	devices, err := create(filepath.Join(making, savedDevices))
+	if err != nil {
+		return err
+	}
+	defer devices.Close()
+	if err := m.migrate(ctx, "migrate", devices.Name()); err != nil {
+		return err
+	}
+	took("devices")
+	memory, err := create(filepath.Join(making, savedMemory))
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	if err := copyMemory(ctx, memory, m.memory); err != nil {
+		return fmt.Errorf("write the memory: %w", err)
+	}
+	took("memory")
+	if err := errors.Join(devices.Sync(), memory.Sync()); err != nil {
+		return fmt.Errorf("write the memory: %w", err)
+	}
+	took("sync")
+	if err := beside(making); err != nil {
+		return err
+	}
+	if err := m.mark(making); err != nil {
+		return err
+	}
+	if err := syncDir(making); err != nil {
+		return err
+	}
+	if err := os.Rename(making, dir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func create(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// noLimit is a bandwidth in bytes a second that no disk reaches: the machine stands still meanwhile.
+const noLimit = 1 << 40
+
+// migrate moves the machine's state to or from a file ("migrate", "migrate-incoming"), and waits for it.
+func (m *machine) migrate(ctx context.Context, command, path string) error {
+	type capability struct {
+		Capability string `json:"capability"`
+		State      bool   `json:"state"`
+	}
+	if err := m.ask("migrate-set-capabilities", map[string]any{"capabilities": []capability{{"x-ignore-shared", true}}}, nil); err != nil {
+		return err
+	}
+	if err := m.ask("migrate-set-parameters", map[string]any{"max-bandwidth": noLimit}, nil); err != nil {
+		return err
+	}
+	if err := m.ask(command, map[string]any{"uri": "file:" + path}, nil); err != nil {
+		return err
+	}
+	cancelled := false
+	for {
+		var is struct {
+			Status string
+			Error  string `json:"error-desc"`
+		}
+		if err := m.ask("query-migrate", nil, &is); err != nil {
+			return err
+		}
+		switch is.Status {
+		case "completed":
+			if cancelled {
+				return context.Cause(ctx)
+			}
+			return nil
+		case "failed":
+			return fmt.Errorf("qemu could not: %s", is.Error)
+		case "cancelled":
+			return context.Cause(ctx)
+		}
+		if ctx.Err() != nil && !cancelled && command == "migrate" {
+			cancelled = true
+			m.do("migrate_cancel")
+		}
+		select {
+		case <-m.done:
+			return errEnded
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// unplug takes the vsock device from the guest. It is not to be called off: a device that goes later could not
+// be told from one that stays.
+func (m *machine) unplug() error {
+	gone := m.deleted(vsockID)
+	if err := m.ask("device_del", map[string]any{"id": vsockID}, nil); err != nil {
+		return err
+	}
+	select {
+	case <-gone:
+		return nil
+	case <-m.done:
+		return errEnded
+	case <-time.After(unplugPatience):
+		return errors.New("the guest does not let go of its vsock device")
+	}
+}
+
+// plug gives the guest its vsock device.
+func (m *machine) plug() error {
+	return m.ask("device_add", map[string]any{"driver": "vhost-user-vsock-pci", "id": vsockID, "chardev": "vsock", "bus": vsockSlot}, nil)
+}
+
+// deleted is closed when QEMU says that a device is gone.
+func (m *machine) deleted(id string) <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gone := make(chan struct{})
+	m.gone[id] = gone
+	return gone
+}
+
+// check says whether a saved folder fits a machine that is about to be made of the spec. The error is a sentence
+// for people.
+func checkSaved(spec vmhost.Spec, version, accel string, p plumbing) error {
+	b, err := os.ReadFile(filepath.Join(spec.Saved, savedMachine))
+	if err != nil {
+		return err
+	}
+	var was saved
+	if err := json.Unmarshal(b, &was); err != nil {
+		return fmt.Errorf("%s: %w", savedMachine, err)
+	}
+	disk, err := markDisk(spec.Data)
+	args := fingerprint(spec, accel, p)
+	switch {
+	case was.Version != savedVersion:
+		return errors.New("another version of Cove saved it")
+	case was.QEMU != version:
+		return fmt.Errorf("QEMU %s saved it, and this is %s", was.QEMU, version)
+	case was.Accelerator != accel:
+		return fmt.Errorf("it ran on %s, and now on %s", was.Accelerator, accel)
+	case was.Host != processor(accel):
+		return errors.New("it ran on another processor")
+	case err != nil:
+		return err
+	case was.Disk != disk:
+		return errors.New("its data disk was changed since")
+	case !slices.Equal(was.Args, args):
+		return errors.New("the VM is made in another way now: " + difference(was.Args, args))
+	}
+	return nil
+}
+
+// difference names the first words that are not the same.
+func difference(was, is []string) string {
+	for i := range min(len(was), len(is)) {
+		if was[i] != is[i] {
+			return fmt.Sprintf("%q was %q", is[i], was[i])
+		}
+	}
+	return fmt.Sprintf("%d arguments were %d", len(is), len(was))
+}
+
+// resume loads a saved machine into this one, and lets it run when nobody can load it again.
+func (m *machine) resume(ctx context.Context) error {
+	if err := m.load.wait(); err != nil {
+		return err
+	}
+	if err := m.migrate(ctx, "migrate-incoming", filepath.Join(m.spec.Saved, savedDevices)); err != nil {
+		return err
+	}
+	used := m.spec.Saved + ".used"
+	if err := os.RemoveAll(used); err != nil {
+		return err
+	}
+	if err := os.Rename(m.spec.Saved, used); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(used)); err != nil {
+		return err
+	}
+	go os.RemoveAll(used)
+	if err := m.do("cont"); err != nil {
+		return err
+	}
+	return m.plug()
+}
+
+// savedProblem says that a saved machine cannot be brought back.
+func savedProblem(err error) *vmhost.Problem {
+	return &vmhost.Problem{ID: vmhost.ProblemSaved, Summary: "The suspended VM cannot be brought back: " + err.Error() + ".",
+		Remedy: "It boots anew: containers with a restart policy start again, and everything on the data disk is kept.", Err: err}
+}
