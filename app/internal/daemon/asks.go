@@ -57,7 +57,14 @@ func (v *vm) answer(a protocol.Ask) error {
 		}
 		held := v.held
 		v.held = nil
-		return v.changePorts(func() error { return v.d.holdPorts(held) })
+		return v.changePorts(func() error {
+			select {
+			case <-v.listed:
+			default:
+				close(v.listed)
+			}
+			return v.d.holdPorts(held)
+		})
 	case a.Bind != nil:
 		err := v.changePorts(func() error { return v.d.ports.Bind(*a.Bind) })
 		var refused *protocol.AskError
@@ -83,6 +90,16 @@ func (v *vm) changePorts(f func() error) error {
 		return &protocol.AskError{Kind: protocol.AskFailed, Text: "the VM has ended"}
 	}
 	return f()
+}
+
+// settlePorts lets go of the ports of a guest before this one that its engine, which has started its
+// containers, has not asked for.
+func (v *vm) settlePorts() {
+	select {
+	case <-v.listed:
+		v.changePorts(func() error { v.d.ports.Settle(); return nil })
+	case <-v.done:
+	}
 }
 
 // leavePorts lets go of the guest's ports, when it is gone. One that sleeps keeps them.

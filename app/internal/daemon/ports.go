@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/app/internal/lifecycle"
 	"github.com/covedesk/cove/proxy/dockerapi"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
@@ -17,15 +19,20 @@ import (
 // without names.
 const namesPatience = 10 * time.Second
 
-// Ports are the host's ports that lead to containers: see localapi.Core.
+// Ports are the host's ports that lead to containers: see localapi.Core. An engine that sleeps is not woken
+// for their names.
 func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
-	v, err := d.current(ctx)
-	if err != nil {
+	waiting, cancel := context.WithTimeout(ctx, enginePatience)
+	defer cancel()
+	var containers []container.Summary
+	v, err := d.life.Await(waiting, "")
+	switch {
+	case err == nil:
+		if containers, err = v.(*vm).containers(ctx); err != nil {
+			d.log.Warn("list containers for their ports", "err", err)
+		}
+	case !errors.Is(err, lifecycle.ErrSuspended):
 		return nil, err
-	}
-	containers, err := v.containers(ctx)
-	if err != nil {
-		d.log.Warn("list containers for their ports", "err", err)
 	}
 	out := []api.Port{}
 	for _, p := range d.ports.List() {

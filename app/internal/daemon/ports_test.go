@@ -6,9 +6,11 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -113,4 +115,115 @@ func TestPortsLiveAsLongAsTheirGuest(t *testing.T) {
 	} else {
 		l.Close()
 	}
+}
+
+// waiting connects to a port of an engine that sleeps, and gives what comes back of a text.
+func waiting(at, text string) <-chan string {
+	answer := make(chan string, 1)
+	go func() {
+		c, err := net.Dial("tcp", at)
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer c.Close()
+		io.WriteString(c, text)
+		c.(*net.TCPConn).CloseWrite()
+		b, err := io.ReadAll(c)
+		if err != nil {
+			b = append(b, err.Error()...)
+		}
+		answer <- string(b)
+	}()
+	return answer
+}
+
+// oneOf is an address of this machine that nobody has.
+func oneOf(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestAPortWakesTheEngine(t *testing.T) {
+	for _, row := range []struct {
+		says    string
+		meddle  func(w *world) // with what was saved
+		resumed bool
+	}{
+		{"from its sleep", func(*world) {}, true},
+		{"into a boot, where what was saved is of no use", func(w *world) {
+			if err := os.Chtimes(w.home.Dir("vm", profile, "data.raw"), time.Time{}, time.Unix(1, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		t.Run(row.says, func(t *testing.T) {
+			at := oneOf(t)
+			w := newWorld(t, &fakevm.Driver{Services: publishing(func() []protocol.Bind {
+				return []protocol.Bind{{Key: "1", Protocol: "tcp", Address: at, Target: "172.17.0.2:80"}}
+			})})
+			ctx := context.Background()
+			if err := w.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			w.eventually(t, "the port", func() bool { return <-waiting(at, "x") == "x" })
+			if err := w.Suspend(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if all, err := w.Ports(ctx); err != nil || len(all) != 1 || all[0].Address != at {
+				t.Errorf("ports of an engine that sleeps are %+v, %v", all, err)
+			}
+			row.meddle(w)
+			if s := w.phase(t, api.Suspended); len(s.Notices) != 0 {
+				t.Errorf("notices %v", s.Notices)
+			}
+			if got := <-waiting(at, "wake"); got != "wake" {
+				t.Errorf("who woke it got %q", got)
+			}
+			s := w.phase(t, api.Running)
+			if resumed := len(s.Notices) == 0; resumed != row.resumed {
+				t.Errorf("notices %v; want it resumed %t", s.Notices, row.resumed)
+			}
+			if err := w.Stop(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if l, err := net.Listen("tcp4", at); err != nil {
+				t.Error("the port after a stop:", err)
+			} else {
+				l.Close()
+			}
+		})
+	}
+}
+
+func TestAnEngineThatCannotWakeLetsGoOfWhoWaits(t *testing.T) {
+	at := oneOf(t)
+	driver := &fakevm.Driver{Services: publishing(func() []protocol.Bind {
+		return []protocol.Bind{{Key: "1", Protocol: "tcp", Address: at, Target: "172.17.0.2:80"}}
+	})}
+	w := newWorld(t, driver)
+	ctx := context.Background()
+	if err := w.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(t, "the port", func() bool { return <-waiting(at, "x") == "x" })
+	if err := w.Suspend(ctx); err != nil {
+		t.Fatal(err)
+	}
+	driver.Refusal = &vmhost.Problem{ID: vmhost.ProblemNoMemory, Summary: "No.", Remedy: "Close something."}
+	w.phase(t, api.Suspended) // the driver is seen as it is now
+	if got := <-waiting(at, "x"); !strings.Contains(got, "reset") {
+		t.Errorf("who waited got %q; want a reset", got)
+	}
+	w.phase(t, api.Failed)
+	driver.Refusal = nil
+	if err := w.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(t, "the port again", func() bool { return <-waiting(at, "x") == "x" })
 }

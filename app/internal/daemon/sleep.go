@@ -157,7 +157,12 @@ func (d *Daemon) hearKnocks(ctx context.Context) {
 }
 
 // boot brings the engine up: see lifecycle.Boot.
-func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (lifecycle.VM, error) {
+func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (_ lifecycle.VM, err error) {
+	defer func() {
+		if err != nil {
+			d.ports.Clear() // nobody comes for those who wait there
+		}
+	}()
 	if p.Resume {
 		v, err := d.resume(ctx, p.Stage)
 		if err == nil {
@@ -168,13 +173,13 @@ func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (lifecycle.VM, 
 		}
 		d.log.Warn("resume", "err", err)
 		p.Cold("The engine boots anew, and its containers were not kept running: " + sentence(err))
+		d.ports.Disown()
 	}
 	if err := d.dropSaved(); err != nil {
 		return nil, failure(err)
 	}
 	v, err := d.launch(ctx, p.Stage, nil)
 	if err != nil {
-		d.ports.Clear() // nobody comes for those who wait there
 		return nil, err
 	}
 	return v, nil
@@ -256,9 +261,10 @@ func (v *vm) Suspend(ctx context.Context) error {
 // leave writes what coved needs into a saved machine's folder.
 func (v *vm) leave(dir string) error {
 	state, _ := v.d.life.State()
+	table := v.d.ports.Table()
 	v.mu.Lock()
 	r := rest{At: time.Now(), Reason: state.Reason, CPUs: v.spec.CPUs, Memory: v.spec.Memory, Accelerator: v.machine.Accelerator().Name,
-		Shares: v.spec.Shares, Listening: v.reached, Ports: v.d.ports.Table()}
+		Shares: v.spec.Shares, Listening: v.reached, Ports: table}
 	v.mu.Unlock()
 	v.start.set(func() {
 		r.Image, r.Engine, r.Services = v.start.machine.Image, v.start.engine, v.start.services

@@ -123,7 +123,6 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	defer func() {
 		if err != nil {
 			d.log.Error("start", "err", err)
-			d.ports.Clear() // those of a guest that should have woken
 			err = failure(err)
 		}
 	}()
@@ -196,7 +195,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}
 	})
 	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
 	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
@@ -212,7 +211,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		v.Stop(context.Background())
 		return nil, err
 	}
-	d.ports.Settle()
+	go v.settlePorts()
 	return v, nil
 }
 
@@ -356,8 +355,9 @@ type vm struct {
 
 	talk sync.Mutex // one says something to the guest at a time
 
-	asking sync.Mutex // is held while the guest's ports change
-	left   bool       // they are the guest's no more
+	asking sync.Mutex    // is held while the guest's ports change
+	left   bool          // they are the guest's no more
+	listed chan struct{} // closed when the guest has said which it wants
 
 	mu      sync.Mutex          // guards all below
 	secret  transport.Secret    // of the last hello
@@ -675,7 +675,10 @@ func (v *vm) watch(console io.Closer) {
 	case <-time.After(lastWords):
 	}
 	console.Close()
-	v.leavePorts(v.machine.Exit().Reason == vmhost.ExitSuspended)
+	v.mu.Lock()
+	unwoken := v.spec.Saved != "" && !v.serving // its ports are for who comes in its place
+	v.mu.Unlock()
+	v.leavePorts(unwoken || v.machine.Exit().Reason == vmhost.ExitSuspended)
 	v.folders.Close()
 	close(v.done)
 }
