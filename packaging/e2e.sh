@@ -13,7 +13,7 @@ finish() {
 		kill "$pid"
 		while [ -e "/proc/$pid" ]; do sleep 0.2; done
 	done
-	mountpoint -q "$work/small" && umount "$work/small"
+	for full in small tight; do mountpoint -q "$work/$full" && umount "$work/$full"; done
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -31,8 +31,10 @@ as_user() { env "${settings[@]}" "$@"; }
 if [ "$(id -u)" = 0 ]; then
 	id cove-test >/dev/null 2>&1 || useradd --create-home --shell /bin/bash cove-test
 	chown -R cove-test: "$work"
-	# A file system that is soon full, for the tests of sharing. It is in the temporary folder, which is shared.
+	# File systems that are soon full, for the tests of sharing and for a data disk. They are in the temporary
+	# folder, which is shared.
 	mkdir "$work/small" && mount -t tmpfs -o "size=4m,mode=0777" cove-e2e "$work/small"
+	mkdir "$work/tight" && mount -t tmpfs -o "size=640m,mode=0777" cove-e2e "$work/tight"
 	cd "$work"
 	as_user() {
 		runuser -u cove-test -- env -i HOME=/home/cove-test PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin TMPDIR="$work" "${settings[@]}" "$@"

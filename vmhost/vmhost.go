@@ -120,8 +120,9 @@ type Event string
 
 // What can happen to a running machine.
 const (
-	EventDiskFull Event = "disk-full" // the host's disk is full: the machine is paused, and goes on when there is room
-	EventResumed  Event = "resumed"   // it goes on
+	EventDiskFull  Event = "disk-full"  // the host's disk is full: the machine is paused, and goes on when there is RoomToGoOn
+	EventDiskError Event = "disk-error" // the host cannot write the data disk: the machine is paused, and tries again
+	EventResumed   Event = "resumed"    // it goes on
 )
 
 // Exit is how a machine ended.

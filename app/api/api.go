@@ -133,6 +133,37 @@ type Disk struct {
 	Allocated int64  `json:"allocated"`
 }
 
+// DiskUsage is what the data disk holds and takes. Sizes are in bytes.
+type DiskUsage struct {
+	Disk
+	HostFree int64      `json:"hostFree"`         // room for this user on the disk of the host that it lies on
+	Guest    *GuestDisk `json:"guest,omitempty"`  // while the engine runs
+	Engine   []DiskUse  `json:"engine,omitempty"` // while the engine runs
+}
+
+// GuestDisk is the file system on the data disk, in bytes.
+type GuestDisk struct {
+	Size int64 `json:"size"`
+	Used int64 `json:"used"`
+	Free int64 `json:"free"`
+}
+
+// DiskUse is what the engine keeps of one kind, in bytes as the engine counts them.
+type DiskUse struct {
+	Kind        string `json:"kind"` // "images", "containers", "volumes", "build-cache"
+	Count       int64  `json:"count"`
+	Active      int64  `json:"active"` // of them, in use
+	Size        int64  `json:"size"`
+	Reclaimable int64  `json:"reclaimable"` // what a prune of all that is not in use gives back
+}
+
+// Compacted is what POST /v1/disk/compact came to: the disk as it is now, and before.
+type Compacted struct {
+	Disk
+	Before  int64 `json:"before"`  // allocated on the host before, bytes
+	Trimmed int64 `json:"trimmed"` // what the guest says is free of the disk, given back before or now
+}
+
 // Daemon is coved itself.
 type Daemon struct {
 	Version string `json:"version"`

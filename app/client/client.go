@@ -165,6 +165,18 @@ func (c *Client) ImportDisk(ctx context.Context, path string) (api.Disk, error) 
 	return d, c.call(ctx, "POST", "/disk/import", map[string]string{"path": path}, &d)
 }
 
+// DiskUsage is what the data disk holds and takes.
+func (c *Client) DiskUsage(ctx context.Context) (api.DiskUsage, error) {
+	var u api.DiskUsage
+	return u, c.call(ctx, "GET", "/disk", nil, &u)
+}
+
+// CompactDisk gives what is free in the data disk back to the host.
+func (c *Client) CompactDisk(ctx context.Context) (api.Compacted, error) {
+	var d api.Compacted
+	return d, c.call(ctx, "POST", "/disk/compact", nil, &d)
+}
+
 // Ports are the ports of the host that lead to containers.
 func (c *Client) Ports(ctx context.Context) ([]api.Port, error) {
 	var p []api.Port

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,7 +116,11 @@ type Machine struct {
 	exit vmhost.Exit // written before done is closed
 }
 
-var _ vmhost.Balloon = (*Machine)(nil)
+var (
+	_ vmhost.Machine    = (*Machine)(nil)
+	_ vmhost.Balloon    = (*Machine)(nil)
+	_ vmhost.DiskGrower = (*Machine)(nil)
+)
 
 func (d *Driver) boot(spec vmhost.Spec, resumed bool) (*Machine, error) {
 	host, theirs, err := pair()
@@ -136,7 +141,7 @@ func (d *Driver) boot(spec vmhost.Spec, resumed bool) (*Machine, error) {
 	if spec.Accelerator != "" {
 		m.accel = vmhost.Accelerator{Name: spec.Accelerator, Works: true, Reason: "it was asked for"}
 	}
-	m.guest = newGuest(d, theirs, vsock, muxGuest, m.halt)
+	m.guest = newGuest(d, spec.Data, theirs, vsock, muxGuest, m.halt)
 	m.guest.resumed = resumed
 	ctx, cancel := context.WithCancel(context.Background())
 	if spec.Console != nil {
@@ -234,6 +239,21 @@ func (m *Machine) Spec() vmhost.Spec { return m.spec }
 
 // Hello is the last one that the guest got; nil before the first.
 func (m *Machine) Hello() *protocol.Hello { return m.guest.greeting() }
+
+// GrowDisk makes the file larger.
+func (m *Machine) GrowDisk(_ context.Context, size int64) error {
+	st, err := os.Stat(m.spec.Data)
+	if err == nil && st.Size() > size {
+		err = fmt.Errorf("it has %d bytes, which is more than %d", st.Size(), size)
+	}
+	if err == nil {
+		err = os.Truncate(m.spec.Data, size)
+	}
+	if err != nil {
+		return fmt.Errorf("grow the data disk: %w", err)
+	}
+	return nil
+}
 
 // Pause lets the guest's clock stand still for a while, and tells that the machine goes on.
 func (m *Machine) Pause(d time.Duration) {

@@ -26,7 +26,7 @@ func TestContract(t *testing.T) {
 	vmtest.Run(t, func(t *testing.T) (vmhost.Driver, vmhost.Spec) {
 		dir := t.TempDir()
 		data := filepath.Join(dir, "data.raw")
-		if err := os.WriteFile(data, nil, 0o600); err != nil {
+		if err := os.WriteFile(data, make([]byte, 4096), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return &Driver{}, vmhost.Spec{Name: "test", CPUs: 1, Memory: 1 << 30, RunDir: dir, Data: data}

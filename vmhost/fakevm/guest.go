@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ const (
 type guest struct {
 	fault  Fault
 	pause  <-chan struct{}
+	data   string // path of the data disk
 	port   proxy.Conn
 	vsock  *link
 	mux    proxy.Conn
@@ -50,15 +52,15 @@ type guest struct {
 	resumed bool // it has booted in an earlier machine
 }
 
-func newGuest(d *Driver, port proxy.Conn, vsock *link, mux proxy.Conn, halt func(vmhost.Exit)) *guest {
+func newGuest(d *Driver, data string, port proxy.Conn, vsock *link, mux proxy.Conn, halt func(vmhost.Exit)) *guest {
 	handler := d.Engine
 	if handler == nil {
 		handler = engine()
 	}
-	g := &guest{fault: d.Fault, pause: d.Pause, port: port, vsock: vsock, mux: mux, halt: halt, calls: newQueue(), born: time.Now(),
+	g := &guest{fault: d.Fault, pause: d.Pause, data: data, port: port, vsock: vsock, mux: mux, halt: halt, calls: newQueue(), born: time.Now(),
 		engine: &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}}
 	services := map[string]transport.Handler{
-		protocol.ServiceDocker: g.docker, protocol.ServiceEcho: echo, protocol.ServiceSink: sink, protocol.ServiceSource: source,
+		protocol.ServiceDocker: g.docker, protocol.ServiceDisk: g.disk, protocol.ServiceEcho: echo, protocol.ServiceSink: sink, protocol.ServiceSource: source,
 		protocol.ServiceLogs: logs, protocol.ServiceShell: shell, protocol.ServiceUsage: g.usage,
 	}
 	maps.Copy(services, d.Services)
@@ -212,6 +214,25 @@ func (g *guest) docker(c proxy.Conn) {
 		case <-g.calls.done: // a handler of a test's may not look
 		}
 	}
+}
+
+// disk has a file system that is as large as its file, and that is never full.
+func (g *guest) disk(c proxy.Conn) {
+	line, err := bufio.NewReader(c).ReadBytes('\n')
+	var r protocol.DiskRequest
+	if err != nil || json.Unmarshal(line, &r) != nil {
+		return
+	}
+	var a protocol.DiskAnswer
+	switch st, err := os.Stat(g.data); {
+	case err != nil:
+		a.Error = err.Error()
+	case st.Size() < r.Grow:
+		a.Error = "the disk has not grown"
+	default:
+		a.Size, a.Free = st.Size(), st.Size()
+	}
+	json.NewEncoder(c).Encode(a)
 }
 
 // engine answers what the host asks of any engine.

@@ -115,7 +115,11 @@ func disk(id, path string, readOnly bool) []string {
 	if err != nil {
 		panic(err) // strings and booleans
 	}
-	return []string{"-blockdev", string(b), "-device", "virtio-blk-pci,drive=" + id + ",serial=cove-" + id + ""}
+	device := "virtio-blk-pci,drive=" + id + ",serial=cove-" + id
+	if !readOnly {
+		device += ",werror=stop" // a guest that sees its writes fail gives up its file system
+	}
+	return []string{"-blockdev", string(b), "-device", device}
 }
 
 func machineArg(arch string) string {

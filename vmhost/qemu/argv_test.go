@@ -72,6 +72,9 @@ func TestArgvWhateverItRunsOn(t *testing.T) {
 					t.Errorf("-accel %s; want %s and no other to fall back to", got, accel)
 				}
 				blockdevs(t, args)
+				if data := args[slices.IndexFunc(args, func(a string) bool { return strings.Contains(a, "drive=data") })]; !strings.Contains(data, ",werror=stop") {
+					t.Errorf("-device %s; want a machine that is paused when a write fails", data)
+				}
 				noListeners(t, args)
 				for _, a := range args {
 					if regexp.MustCompile(`(?i)secret|passw|token|nonce`).MatchString(a) {

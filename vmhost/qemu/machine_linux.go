@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -473,62 +472,11 @@ func (m *machine) listen() {
 			}
 			m.mu.Unlock()
 		case "BLOCK_IO_ERROR":
-			if full, _ := e.Data["nospace"].(bool); full {
-				m.pauseForSpace()
+			if w, paused := writeFailed(e.Data); paused {
+				m.pauseFor(w)
 			}
 		}
 	}
-}
-
-// spaceRetry is how often a machine that waits for room on the host's disk tries to go on.
-const spaceRetry = 5 * time.Second
-
-// pauseForSpace lets the machine go on when its writes may succeed again. QEMU has paused it, so that
-// the guest has seen no error; a write that fails again pauses it again.
-func (m *machine) pauseForSpace() {
-	m.mu.Lock()
-	first := !m.paused
-	m.paused = true
-	m.mu.Unlock()
-	if !first {
-		return
-	}
-	m.event(vmhost.EventDiskFull)
-	go func() {
-		for {
-			select {
-			case <-m.done:
-				return
-			case <-time.After(spaceRetry):
-			}
-			if m.do("cont") != nil {
-				return
-			}
-			// Written again and failed again within a moment, or not.
-			select {
-			case <-m.done:
-				return
-			case <-time.After(time.Second):
-			}
-			if m.runs() {
-				m.mu.Lock()
-				m.paused = false
-				m.mu.Unlock()
-				m.event(vmhost.EventResumed)
-				return
-			}
-		}
-	}()
-}
-
-func (m *machine) runs() bool {
-	b, err := m.monitor.Run([]byte(`{"execute":"query-status"}`))
-	var status struct {
-		Return struct {
-			Running bool `json:"running"`
-		} `json:"return"`
-	}
-	return err == nil && json.Unmarshal(b, &status) == nil && status.Return.Running
 }
 
 // end waits for QEMU's end, says what it was, and lets go of everything.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -154,6 +155,10 @@ func session(t *testing.T, open func(*testing.T) (vmhost.Driver, vmhost.Spec)) {
 		t.Fatalf("Choose = %v after %v; want a way to the guest", err, tried)
 	}
 
+	if g, ok := m.Machine.(vmhost.DiskGrower); ok {
+		t.Run("its disk grows", func(t *testing.T) { grows(t, ctx, g, m.spec.Data, client) })
+	}
+
 	// A second hello is a new session: a guest brought back from a saved state gets a secret of its own.
 	old := m.secret
 	m.hello()
@@ -177,6 +182,46 @@ func session(t *testing.T, open func(*testing.T) (vmhost.Driver, vmhost.Spec)) {
 	}
 	if m.console.size() == 0 {
 		t.Error("nothing of the guest's console came")
+	}
+}
+
+// grows makes the data disk larger while the guest has it.
+func grows(t *testing.T, ctx context.Context, g vmhost.DiskGrower, path string, d proxy.Dialer) {
+	ask := func(req protocol.DiskRequest) (a protocol.DiskAnswer) {
+		t.Helper()
+		c, err := d.Dial(ctx, protocol.ServiceDisk)
+		if err != nil {
+			t.Fatal("Dial:", err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		if err := json.NewEncoder(c).Encode(req); err != nil {
+			t.Fatalf("ask %+v: %v", req, err)
+		}
+		if err := json.NewDecoder(c).Decode(&a); err != nil {
+			t.Fatalf("ask %+v: %v", req, err)
+		}
+		return a
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, more := ask(protocol.DiskRequest{}), int64(1<<30)
+	if err := g.GrowDisk(ctx, st.Size()-512); err == nil {
+		t.Error("GrowDisk to a smaller size = nil; want an error")
+	}
+	if err := g.GrowDisk(ctx, st.Size()+more); err != nil {
+		t.Fatal("GrowDisk:", err)
+	}
+	if a := ask(protocol.DiskRequest{Grow: st.Size() + more}); a.Error != "" || a.Size < before.Size+more/2 {
+		t.Errorf("the guest's file system has grown from %d to %+v by %d; want more than half of it", before.Size, a, more)
+	}
+	if now, err := os.Stat(path); err != nil || now.Size() != st.Size()+more {
+		t.Errorf("the file has %d bytes (%v); want %d", now.Size(), err, st.Size()+more)
+	}
+	if a := ask(protocol.DiskRequest{Trim: true}); a.Error != "" {
+		t.Errorf("a trim answers %+v; want no error", a)
 	}
 }
 

@@ -285,6 +285,9 @@ func (d *Daemon) Setting(key string) (api.Setting, error) {
 
 // Set changes one.
 func (d *Daemon) Set(key, value string) (api.SettingChange, error) {
+	if key == "disk" {
+		return d.setDisk(value)
+	}
 	return d.change(func(s *settings.Store) (api.SettingChange, error) { return s.Set(key, value) })
 }
 

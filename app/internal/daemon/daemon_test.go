@@ -247,7 +247,7 @@ func TestAFullDiskAndAServiceThatFails(t *testing.T) {
 	w.eventually(t, "both notices", func() bool {
 		s, _ := w.Status(context.Background())
 		text := fmt.Sprint(s.Notices)
-		return strings.Contains(text, "disk is full") && strings.Contains(text, "dockerd ended")
+		return strings.Contains(text, "VM is paused") && strings.Contains(text, "dockerd ended")
 	})
 }
 

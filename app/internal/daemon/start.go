@@ -170,7 +170,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
 	clock := newClockwork()
-	spec.Event = func(e vmhost.Event) { d.happened(e, clock) }
+	spec.Event = func(e vmhost.Event) { d.happened(e, spec.Data, clock) }
 	network, err := d.network()
 	if err != nil {
 		console.Close()
@@ -200,6 +200,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	go v.hear()
 	go v.watch(console)
 	go v.keepTime()
+	go v.watchSpace()
 	if was != nil {
 		err = v.awaken(ctx, was, config)
 	} else {
@@ -300,17 +301,6 @@ func (d *Daemon) dataDisk(v settings.Values) string {
 		folder = d.home.Dir("vm", profile)
 	}
 	return filepath.Join(folder, "data.raw")
-}
-
-// happened keeps what the machine tells while it runs.
-func (d *Daemon) happened(e vmhost.Event, clock clockwork) {
-	switch e {
-	case vmhost.EventDiskFull:
-		d.life.Notice("The host's disk is full, so the VM is paused. Free some space: it goes on by itself.")
-	case vmhost.EventResumed:
-		clock.now() // it stood still
-		d.life.Notice("There is room on the host's disk again: the VM goes on.")
-	}
 }
 
 // failure gives an error the form that people see.

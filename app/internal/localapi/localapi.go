@@ -38,6 +38,10 @@ type Core interface {
 
 	// ImportDisk makes the data disk of an image file, where there is no data disk yet.
 	ImportDisk(ctx context.Context, path string) (api.Disk, error)
+	// DiskUsage is what the data disk holds, as far as that is known now.
+	DiskUsage(ctx context.Context) (api.DiskUsage, error)
+	// CompactDisk gives what is free in the data disk back to the host.
+	CompactDisk(ctx context.Context) (api.Compacted, error)
 	Image(ctx context.Context) (api.Image, error)
 	// Ports are the ports of the host that lead to containers, in their numbers' order.
 	Ports(ctx context.Context) ([]api.Port, error)
@@ -97,6 +101,8 @@ func Handler(core Core) http.Handler {
 		"DELETE /v1/settings/{key}": h.unset,
 		"GET /v1/image":             h.image,
 		"POST /v1/disk/import":      h.importDisk,
+		"GET /v1/disk":              h.diskUsage,
+		"POST /v1/disk/compact":     h.compactDisk,
 		"GET /v1/ports":             h.ports,
 		"GET /v1/logs/{name}":       h.logs,
 		"POST /v1/shell":            h.shell,
@@ -289,6 +295,22 @@ func (h handlers) importDisk(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, d)
+}
+
+func (h handlers) diskUsage(w http.ResponseWriter, r *http.Request) error {
+	u, err := h.core.DiskUsage(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, u)
+}
+
+func (h handlers) compactDisk(w http.ResponseWriter, r *http.Request) error {
+	c, err := h.core.CompactDisk(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, c)
 }
 
 func (h handlers) ports(w http.ResponseWriter, r *http.Request) error {

@@ -110,6 +110,14 @@ func (c *core) ImportDisk(_ context.Context, path string) (api.Disk, error) {
 	return api.Disk{Path: "/disk"}, c.ask("import %s", path)
 }
 
+func (c *core) DiskUsage(context.Context) (api.DiskUsage, error) {
+	return api.DiskUsage{Disk: api.Disk{Path: "/disk"}, HostFree: 9}, c.ask("disk usage")
+}
+
+func (c *core) CompactDisk(context.Context) (api.Compacted, error) {
+	return api.Compacted{Disk: api.Disk{Path: "/disk"}, Before: 9}, c.ask("compact")
+}
+
 func (c *core) Measure(_ context.Context, n int64) (api.Measured, error) {
 	return api.Measured{Link: "vsock", Bytes: n}, c.ask("measure %d", n)
 }
@@ -245,6 +253,8 @@ var routes = []struct {
 	{"GET", "/v1/logs/dockerd", "", "logs dockerd 0 false", 200, "old\n"},
 	{"GET", "/v1/logs/dockerd?tail=7&follow=false", "", "logs dockerd 7 false", 200, "old\n"},
 	{"POST", "/v1/disk/import", `{"path": "/backup.qcow2"}`, "import /backup.qcow2", 200, `"path": "/disk"`},
+	{"GET", "/v1/disk", "", "disk usage", 200, `"hostFree": 9`},
+	{"POST", "/v1/disk/compact", "", "compact", 200, `"before": 9`},
 	{"POST", "/v1/diag/transport?bytes=1048576", "", "measure 1048576", 200, `"link": "vsock"`},
 }
 

@@ -91,7 +91,7 @@ var schema = []key{
 		take:     func(v *Values, s string) { v.Memory, _ = units.RAMInBytes(s) },
 	},
 	{
-		name: "disk", kind: "size", applies: restart, description: "Size of the data disk, which takes only what is used. It grows and never shrinks.",
+		name: "disk", kind: "size", applies: now, description: "Size of the data disk, which takes only what is used. It grows, at once where the engine runs, and never shrinks.",
 		fallback: func(Host) string { return "64GiB" },
 		allowed:  func(Host) string { return "4GiB to 16TiB" },
 		parse:    func(_ Host, s string) (string, error) { return sizeIn(s, 4*gib, 16*tib) },

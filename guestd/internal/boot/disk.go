@@ -160,14 +160,6 @@ func mountData(dev, target string) error {
 	return nil
 }
 
-// Grow makes the mounted file system as large as its disk.
-func Grow(r *reap.Reaper, dev string) error {
-	if _, err := r.Run(exec.Command("resize2fs", dev)); err != nil {
-		return fmt.Errorf("grow the data disk: %w", err)
-	}
-	return nil
-}
-
 // DataFolders are what the engine and the links of the root expect on the data disk.
 func DataFolders() error {
 	for _, dir := range []string{"/var/lib/docker", "/var/lib/containerd", "/var/lib/cove/cni", "/var/log/cove", "/var/tmp", "/var/cache"} {

@@ -19,6 +19,7 @@ import (
 	"github.com/covedesk/cove/guestd/internal/boot"
 	"github.com/covedesk/cove/guestd/internal/clock"
 	"github.com/covedesk/cove/guestd/internal/control"
+	"github.com/covedesk/cove/guestd/internal/datadisk"
 	"github.com/covedesk/cove/guestd/internal/engine"
 	"github.com/covedesk/cove/guestd/internal/hostservices"
 	"github.com/covedesk/cove/guestd/internal/logs"
@@ -53,11 +54,11 @@ type Guest struct {
 	reaper   *reap.Reaper
 	logs     map[string]*logs.Log
 
-	hello   chan struct{} // closed at the first hello
-	once    sync.Once
-	config  protocol.Config
-	stop    chan string // why the guest is to stop; the first word counts
-	dataDev string
+	hello  chan struct{} // closed at the first hello
+	once   sync.Once
+	config protocol.Config
+	stop   chan string // why the guest is to stop; the first word counts
+	data   *datadisk.Disk
 
 	engineUp   context.Context // ends when the engine's services are to end
 	engineDown context.CancelFunc
@@ -74,6 +75,7 @@ func New() *Guest {
 	}
 	slog.SetDefault(slog.New(slog.NewTextHandler(both{g.logs["guestd"], os.Stderr}, nil)))
 	g.reaper = reap.New()
+	g.data = &datadisk.Disk{Folder: "/var", Reaper: g.reaper}
 	g.asks = &asks.Asks{Held: func() []protocol.Bind { return g.ports.Held() }}
 	g.ports = ports.NewBook(g.asks)
 	g.replayer = &mounts.Replayer{Root: boot.SharesDir, Forget: mounts.DropNames}
@@ -146,7 +148,7 @@ func (g *Guest) steps() []boot.Step {
 		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services", protocol.StepShares}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
 		{Name: "listeners", After: []string{"ready"}, Run: g.followListeners, Optional: true},
-		{Name: "grow data disk", After: []string{"ready"}, Run: func(context.Context) error { return boot.Grow(g.reaper, g.dataDev) }, Optional: true},
+		{Name: "grow data disk", After: []string{"ready"}, Run: g.keepData, Optional: true},
 	}
 }
 
@@ -260,8 +262,8 @@ func (g *Guest) mountData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.dataDev = dev
-	if err := boot.DataDisk(g.reaper, dev, "/var"); err != nil {
+	g.data.Device = dev
+	if err := boot.DataDisk(g.reaper, dev, g.data.Folder); err != nil {
 		return err
 	}
 	if err := boot.DataFolders(); err != nil {
@@ -271,6 +273,12 @@ func (g *Guest) mountData(ctx context.Context) error {
 		l.Persist("/var/log/cove")
 	}
 	return nil
+}
+
+// keepData makes the file system as large as its disk, and looks after it for as long as the guest lives.
+func (g *Guest) keepData(ctx context.Context) error {
+	go g.data.Sweep(g.engineUp)
+	return g.data.Grow(ctx, 0)
 }
 
 func (g *Guest) names() error {
@@ -390,6 +398,7 @@ func (g *Guest) handlers() map[string]transport.Handler {
 			}
 		},
 		protocol.ServiceUsage:    serveUsage,
+		protocol.ServiceDisk:     g.data.Serve,
 		protocol.ServiceConnect:  ports.Connect,
 		protocol.ServiceCallback: g.doors.Callback,
 	}
