@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covedesk/cove/guestd/protocol"
@@ -38,6 +39,7 @@ type guest struct {
 	mux    proxy.Conn
 	halt   func(vmhost.Exit)
 	born   time.Time
+	swap   atomic.Int64 // bytes
 	server *transport.Server
 	engine *http.Server
 	calls  *queue // connections to the engine
@@ -61,7 +63,7 @@ func newGuest(d *Driver, data string, port proxy.Conn, vsock *link, mux proxy.Co
 		engine: &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}}
 	services := map[string]transport.Handler{
 		protocol.ServiceDocker: g.docker, protocol.ServiceDisk: g.disk, protocol.ServiceEcho: echo, protocol.ServiceSink: sink, protocol.ServiceSource: source,
-		protocol.ServiceLogs: logs, protocol.ServiceShell: shell, protocol.ServiceUsage: g.usage,
+		protocol.ServiceLogs: logs, protocol.ServiceShell: shell, protocol.ServiceUsage: g.usage, protocol.ServiceSwap: g.setSwap,
 	}
 	maps.Copy(services, d.Services)
 	g.server = transport.NewServer(services)
@@ -297,9 +299,20 @@ func logs(c proxy.Conn) {
 	}
 }
 
+// setSwap makes any swap there is to be.
+func (g *guest) setSwap(c proxy.Conn) {
+	var r protocol.SwapRequest
+	if json.NewDecoder(c).Decode(&r) != nil {
+		return
+	}
+	g.swap.Store(r.Size)
+	json.NewEncoder(c).Encode(protocol.SwapAnswer{})
+	c.CloseWrite()
+}
+
 // usage is of a guest in which nothing runs.
 func (g *guest) usage(c proxy.Conn) {
-	u := protocol.Usage{Up: time.Since(g.born), Memory: protocol.UsageMemory{Total: 1 << 30, Used: 256 << 20, Cached: 256 << 20, Free: 512 << 20, Available: 704 << 20}, Disk: protocol.UsageDisk{Total: 1 << 40, Used: 1 << 30}}
+	u := protocol.Usage{Up: time.Since(g.born), Memory: protocol.UsageMemory{Total: 1 << 30, Used: 256 << 20, Cached: 256 << 20, Free: 512 << 20, Available: 704 << 20, SwapTotal: g.swap.Load()}, Disk: protocol.UsageDisk{Total: 1 << 40, Used: 1 << 30}}
 	json.NewEncoder(c).Encode(u)
 	c.CloseWrite()
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/covedesk/cove/guestd/internal/mounts"
 	"github.com/covedesk/cove/guestd/internal/ports"
 	"github.com/covedesk/cove/guestd/internal/reap"
+	"github.com/covedesk/cove/guestd/internal/reclaim"
 	"github.com/covedesk/cove/guestd/internal/shell"
 	"github.com/covedesk/cove/guestd/internal/supervise"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -147,6 +148,7 @@ func (g *Guest) steps() []boot.Step {
 		// dockerd waits for containerd by itself; the transport's ports are taken before a container could.
 		{Name: "dockerd", After: []string{"data disk", "control groups", "engine settings", "names", "sysctls", "loopback", "transport", "ports", "host services", protocol.StepShares}, Run: g.startDockerd},
 		{Name: "ready", After: []string{"containerd", "dockerd"}, Run: g.ready},
+		{Name: "memory", After: []string{"ready"}, Run: g.giveBack, Optional: true},
 		{Name: "listeners", After: []string{"ready"}, Run: g.followListeners, Optional: true},
 		{Name: "grow data disk", After: []string{"ready"}, Run: g.keepData, Optional: true},
 	}
@@ -313,6 +315,13 @@ func (g *Guest) openDoors(context.Context) error {
 	return nil
 }
 
+// giveBack lets the host have the memory that nobody here uses, for as long as the guest lives.
+func (g *Guest) giveBack(context.Context) error {
+	r := &reclaim.Reclaimer{Root: os.DirFS("/"), Take: reclaim.Take}
+	go r.Run(g.engineUp)
+	return boot.ReportFreeMemory()
+}
+
 // followListeners leads the host's ports to containers on the host network for as long as the guest lives.
 func (g *Guest) followListeners(context.Context) error {
 	go func() {
@@ -399,6 +408,7 @@ func (g *Guest) handlers() map[string]transport.Handler {
 		},
 		protocol.ServiceUsage:    serveUsage,
 		protocol.ServiceDisk:     g.data.Serve,
+		protocol.ServiceSwap:     g.serveSwap,
 		protocol.ServiceConnect:  ports.Connect,
 		protocol.ServiceCallback: g.doors.Callback,
 	}

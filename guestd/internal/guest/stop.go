@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/covedesk/cove/guestd/internal/boot"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,6 +36,9 @@ func (g *Guest) shutDown() {
 	unix.Kill(-1, unix.SIGKILL)
 	for _, l := range g.logs {
 		l.CloseFile()
+	}
+	if err := boot.SwapOff(); err != nil {
+		slog.Warn("swap", "err", err)
 	}
 	unix.Sync()
 	if err := unmountData(); err != nil {
