@@ -141,16 +141,26 @@ func (c *Client) Setting(ctx context.Context, key string) (api.Setting, error) {
 	return s, c.call(ctx, "GET", "/settings/"+url.PathEscape(key), nil, &s)
 }
 
-// Set changes one.
-func (c *Client) Set(ctx context.Context, key, value string) (api.SettingChange, error) {
+// Set changes one, or in a dry run says what that would change.
+func (c *Client) Set(ctx context.Context, key, value string, dry bool) (api.SettingChange, error) {
 	var s api.SettingChange
-	return s, c.call(ctx, "PUT", "/settings/"+url.PathEscape(key), map[string]string{"value": value}, &s)
+	return s, c.call(ctx, "PUT", settingPath(key, dry), map[string]string{"value": value}, &s)
 }
 
-// Unset gives one its default again.
-func (c *Client) Unset(ctx context.Context, key string) (api.SettingChange, error) {
+// Unset gives one its default again, or in a dry run says what that would change.
+func (c *Client) Unset(ctx context.Context, key string, dry bool) (api.SettingChange, error) {
 	var s api.SettingChange
-	return s, c.call(ctx, "DELETE", "/settings/"+url.PathEscape(key), nil, &s)
+	return s, c.call(ctx, "DELETE", settingPath(key, dry), nil, &s)
+}
+
+func settingPath(key string, dry bool) string {
+	return "/settings/" + url.PathEscape(key) + "?dry-run=" + strconv.FormatBool(dry)
+}
+
+// Memory is how the VM's memory stands.
+func (c *Client) Memory(ctx context.Context) (api.Memory, error) {
+	var m api.Memory
+	return m, c.call(ctx, "GET", "/memory", nil, &m)
 }
 
 // Image is what the guest image holds.

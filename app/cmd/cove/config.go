@@ -22,7 +22,7 @@ func configCommand() *cobra.Command {
 		Long: "Show and change the settings, which are in settings.json in Cove's folder. engine.KEY is a key of the\nengine's daemon.json.",
 		Args: exactly(0), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	var asJSON bool
+	var asJSON, dry bool
 	list := &cobra.Command{
 		Use: "list", Short: "All settings with their ranges", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +76,7 @@ func configCommand() *cobra.Command {
 				value = strings.TrimSpace(string(b))
 			}
 			return changed(cmd.Context(), asJSON, func(ctx context.Context, c *client.Client) (api.SettingChange, error) {
-				return c.Set(ctx, args[0], value)
+				return c.Set(ctx, args[0], value, dry)
 			})
 		},
 	}
@@ -84,11 +84,14 @@ func configCommand() *cobra.Command {
 		Use: "unset KEY", Short: "Give a setting its default again", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changed(cmd.Context(), asJSON, func(ctx context.Context, c *client.Client) (api.SettingChange, error) {
-				return c.Unset(ctx, args[0])
+				return c.Unset(ctx, args[0], dry)
 			})
 		},
 	}
 	cmd.PersistentFlags().BoolVar(&asJSON, "json", false, "for programs")
+	for _, c := range []*cobra.Command{set, unset} {
+		c.Flags().BoolVar(&dry, "dry-run", false, "change nothing: say what the change would restart")
+	}
 	cmd.AddCommand(list, get, set, unset)
 	return cmd
 }
@@ -110,10 +113,43 @@ func changed(ctx context.Context, asJSON bool, f func(context.Context, *client.C
 		if asJSON {
 			return printJSON(os.Stdout, s)
 		}
-		fmt.Printf("%s is now %s.\n", s.Key, s.Value)
-		if s.Restart {
-			fmt.Println("It holds after `cove restart`.")
-		}
+		fmt.Println(strings.Join(consequences(s), "\n"))
 		return nil
 	})
+}
+
+// consequences are what a change came to, or would come to, in sentences.
+func consequences(s api.SettingChange) []string {
+	restart := "`cove restart`"
+	switch {
+	case s.Stops == 1:
+		restart += ", which stops 1 running container"
+	case s.Stops > 1:
+		restart += fmt.Sprintf(", which stops %d running containers", s.Stops)
+	}
+	var out []string
+	switch {
+	case s.DryRun && s.Value == s.Before:
+		return []string{fmt.Sprintf("%s is %s already: nothing would change.", s.Key, shown(s.Value))}
+	case s.DryRun && s.Restart:
+		out = []string{fmt.Sprintf("%s would be %s in place of %s.", s.Key, shown(s.Value), shown(s.Before)), "It would hold after " + restart + "."}
+	case s.DryRun:
+		out = []string{fmt.Sprintf("%s would be %s in place of %s.", s.Key, shown(s.Value), shown(s.Before)), "Nothing would be restarted."}
+	case s.Restart:
+		out = []string{fmt.Sprintf("%s is now %s.", s.Key, shown(s.Value)), "It holds after " + restart + "."}
+	default:
+		out = []string{fmt.Sprintf("%s is now %s.", s.Key, shown(s.Value))}
+	}
+	if s.Note != "" {
+		out = append(out, s.Note)
+	}
+	return out
+}
+
+// shown is a value that people can see, also where it is empty.
+func shown(value string) string {
+	if value == "" {
+		return `""`
+	}
+	return value
 }

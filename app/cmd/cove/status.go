@@ -16,7 +16,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var asJSON, timeline bool
+	var asJSON, timeline, memory bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how the engine is", Args: exactly(0),
 		Long: "Show the engine's phase, its VM and its sockets. The exit status is 0 when the engine runs, or is suspended\nand comes back when it is used, and 3 when it does not.",
@@ -24,6 +24,9 @@ func statusCommand() *cobra.Command {
 			c, err := connect(cmd.Context(), false)
 			if err != nil {
 				return err
+			}
+			if memory {
+				return memoryStatus(cmd.Context(), c, asJSON)
 			}
 			s, err := c.Status(cmd.Context())
 			if errors.Is(err, client.ErrNoDaemon) {
@@ -46,6 +49,7 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs: docs/api.md describes it")
+	cmd.Flags().BoolVar(&memory, "memory", false, "where the VM's memory is, in the guest and on this machine")
 	cmd.Flags().BoolVar(&timeline, "timeline", false, "what took how long in the last start")
 	return cmd
 }

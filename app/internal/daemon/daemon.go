@@ -283,31 +283,42 @@ func (d *Daemon) Setting(key string) (api.Setting, error) {
 	return v, nil
 }
 
-// Set changes one.
-func (d *Daemon) Set(key, value string) (api.SettingChange, error) {
+// Set changes one, or in a dry run says what that would come to.
+func (d *Daemon) Set(ctx context.Context, key, value string, dry bool) (api.SettingChange, error) {
 	if key == "disk" {
-		return d.setDisk(value)
+		return d.setDisk(ctx, value, dry)
 	}
-	return d.change(func(s *settings.Store) (api.SettingChange, error) { return s.Set(key, value) })
+	c, err := d.change(dry, func(s *settings.Store) (api.SettingChange, error) { return s.Set(key, value) })
+	if err != nil {
+		return c, err
+	}
+	return d.follow(ctx, c), nil
 }
 
-// Unset gives one its default again.
-func (d *Daemon) Unset(key string) (api.SettingChange, error) {
-	return d.change(func(s *settings.Store) (api.SettingChange, error) { return s.Unset(key) })
+// Unset gives one its default again, or in a dry run says what that would come to.
+func (d *Daemon) Unset(ctx context.Context, key string, dry bool) (api.SettingChange, error) {
+	c, err := d.change(dry, func(s *settings.Store) (api.SettingChange, error) { return s.Unset(key) })
+	if err != nil {
+		return c, err
+	}
+	return d.follow(ctx, c), nil
 }
 
-func (d *Daemon) change(f func(*settings.Store) (api.SettingChange, error)) (api.SettingChange, error) {
+func (d *Daemon) change(dry bool, f func(*settings.Store) (api.SettingChange, error)) (api.SettingChange, error) {
 	d.settingsLock.Lock()
 	defer d.settingsLock.Unlock()
 	s, err := d.store()
 	if s == nil {
 		return api.SettingChange{}, err
 	}
+	if dry {
+		s.Rehearse()
+	}
 	c, err := f(s)
 	if err != nil {
 		return c, settingsFailure(err)
 	}
 	state, _ := d.life.State()
-	c.Restart = c.Restart && (state.Phase == api.Running || state.Phase == api.Starting)
+	c.Restart = c.Restart && state.Phase != api.Stopped && state.Phase != api.Stopping && state.Phase != api.Failed
 	return c, nil
 }

@@ -272,7 +272,7 @@ func TestABadSettingStopsTheStartAndIsMended(t *testing.T) {
 	if err := w.Start(ctx); !errors.As(err, &e) || e.Cause != api.CauseSettings || !strings.Contains(e.Summary, "cpus") {
 		t.Errorf("Start = %v; want the setting named", err)
 	}
-	if _, err := w.Set(ctx, "cpus", "1"); err != nil {
+	if _, err := w.Set(ctx, "cpus", "1", false); err != nil {
 		t.Fatal("Set:", err)
 	}
 	if err := w.Start(ctx); err != nil {

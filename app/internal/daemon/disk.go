@@ -25,10 +25,10 @@ import (
 const growPatience = time.Minute
 
 // setDisk changes the size of the data disk, which grows at once where an engine runs, and never shrinks.
-func (d *Daemon) setDisk(value string) (api.SettingChange, error) {
+func (d *Daemon) setDisk(ctx context.Context, value string, dry bool) (api.SettingChange, error) {
 	var before api.Setting
 	var size int64
-	c, err := d.change(func(s *settings.Store) (api.SettingChange, error) {
+	c, err := d.change(dry, func(s *settings.Store) (api.SettingChange, error) {
 		var err error
 		if before, err = s.Get("disk"); err != nil {
 			return api.SettingChange{}, err
@@ -51,7 +51,7 @@ func (d *Daemon) setDisk(value string) (api.SettingChange, error) {
 	case api.Starting:
 		c.Restart = true // it may be past its look at the disk
 	case api.Running:
-		ctx, cancel := context.WithTimeout(context.Background(), growPatience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), growPatience)
 		defer cancel()
 		v, err := d.current(ctx)
 		if err != nil {
@@ -61,6 +61,9 @@ func (d *Daemon) setDisk(value string) (api.SettingChange, error) {
 		grower, ok := v.machine.(vmhost.DiskGrower)
 		if !ok {
 			c.Restart = true
+			return c, nil
+		}
+		if dry {
 			return c, nil
 		}
 		if err := grower.GrowDisk(ctx, size); err != nil {
@@ -80,7 +83,7 @@ func (d *Daemon) notGrown(err error) error {
 
 // putBack gives the setting disk its former value.
 func (d *Daemon) putBack(before api.Setting) error {
-	_, err := d.change(func(s *settings.Store) (api.SettingChange, error) {
+	_, err := d.change(false, func(s *settings.Store) (api.SettingChange, error) {
 		if before.Set {
 			return s.Set("disk", before.Value)
 		}

@@ -27,7 +27,7 @@ func TestTheDiskGrowsAndNeverShrinks(t *testing.T) {
 		}
 		return st.Size()
 	}
-	if c, err := w.Set(ctx, "disk", "8GiB"); err != nil || c.Restart {
+	if c, err := w.Set(ctx, "disk", "8GiB", false); err != nil || c.Restart {
 		t.Errorf("Set before there is a disk = %+v, %v; want it taken", c, err)
 	}
 	if err := w.Start(ctx); err != nil {
@@ -36,25 +36,28 @@ func TestTheDiskGrowsAndNeverShrinks(t *testing.T) {
 	if got := size(); got != 8<<30 {
 		t.Fatalf("the disk has %d bytes; want 8 GiB", got)
 	}
-	if c, err := w.Set(ctx, "disk", "16GiB"); err != nil || c.Restart || c.Value != "16GiB" {
+	if c, err := w.Set(ctx, "disk", "16GiB", true); err != nil || c.Restart || c.Value != "16GiB" || size() != 8<<30 {
+		t.Errorf("Set to more = %+v, %v in a dry run; want no restart, and the disk as it was", c, err)
+	}
+	if c, err := w.Set(ctx, "disk", "16GiB", false); err != nil || c.Restart || c.Value != "16GiB" {
 		t.Errorf("Set to more = %+v, %v; want it at once", c, err)
 	}
 	if got := size(); got != 16<<30 {
 		t.Errorf("the disk has %d bytes after it grew; want 16 GiB", got)
 	}
 	var e *api.Error
-	if _, err := w.Set(ctx, "disk", "8GiB"); !errors.As(err, &e) || e.Cause != api.CauseSettings || !strings.Contains(e.Summary, "16GiB already") || !strings.Contains(e.Summary, "cannot shrink") {
+	if _, err := w.Set(ctx, "disk", "8GiB", false); !errors.As(err, &e) || e.Cause != api.CauseSettings || !strings.Contains(e.Summary, "16GiB already") || !strings.Contains(e.Summary, "cannot shrink") {
 		t.Errorf("Set to less = %v; want it refused with what there is", err)
 	}
 	if s, err := w.Setting(ctx, "disk"); err != nil || s.Value != "16GiB" {
 		t.Errorf("the setting is %+v, %v after a refusal; want what it was", s, err)
 	}
-	if _, err := w.Set(ctx, "disk", "much"); !errors.As(err, &e) || !strings.Contains(e.Summary, "4GiB to 16TiB") {
+	if _, err := w.Set(ctx, "disk", "much", false); !errors.As(err, &e) || !strings.Contains(e.Summary, "4GiB to 16TiB") {
 		t.Errorf("Set to no size = %v; want the range", err)
 	}
 	// A disk that does not grow leaves the setting as it was.
 	os.Remove(file)
-	if _, err := w.Set(ctx, "disk", "32GiB"); !errors.As(err, &e) || e.Cause != vmhost.ProblemDataDisk {
+	if _, err := w.Set(ctx, "disk", "32GiB", false); !errors.As(err, &e) || e.Cause != vmhost.ProblemDataDisk {
 		t.Errorf("Set of a disk that is gone = %v; want a problem", err)
 	}
 	if s, err := w.Setting(ctx, "disk"); err != nil || s.Value != "16GiB" {

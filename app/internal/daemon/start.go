@@ -195,7 +195,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}
 	})
 	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened)}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
 	v.folders, begun = folders, true
 	go v.hear()
 	go v.watch(console)
@@ -213,6 +213,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		return nil, err
 	}
 	go v.settlePorts()
+	go v.keepSize()
 	return v, nil
 }
 
@@ -333,6 +334,7 @@ type vm struct {
 	refused atomic.Int64  // when one was refused last, in ns
 	folders *sharing
 	clock   clockwork
+	resized chan struct{}   // the setting for memory changed
 	held    []protocol.Bind // what a list in pieces has named so far
 
 	word      chan struct{} // closed at the guest's first word

@@ -33,8 +33,12 @@ type Core interface {
 
 	Settings() ([]api.Setting, error)
 	Setting(key string) (api.Setting, error)
-	Set(key, value string) (api.SettingChange, error)
-	Unset(key string) (api.SettingChange, error)
+	// Set and Unset change one; in a dry run they say what they would change.
+	Set(ctx context.Context, key, value string, dry bool) (api.SettingChange, error)
+	Unset(ctx context.Context, key string, dry bool) (api.SettingChange, error)
+
+	// Memory is how the VM's memory stands. It does not start an engine, nor wake one.
+	Memory(ctx context.Context) (api.Memory, error)
 
 	// ImportDisk makes the data disk of an image file, where there is no data disk yet.
 	ImportDisk(ctx context.Context, path string) (api.Disk, error)
@@ -99,6 +103,7 @@ func Handler(core Core) http.Handler {
 		"GET /v1/settings/{key}":    h.setting,
 		"PUT /v1/settings/{key}":    h.set,
 		"DELETE /v1/settings/{key}": h.unset,
+		"GET /v1/memory":            h.memory,
 		"GET /v1/image":             h.image,
 		"POST /v1/disk/import":      h.importDisk,
 		"GET /v1/disk":              h.diskUsage,
@@ -268,7 +273,11 @@ func (h handlers) set(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || json.Unmarshal(b, &body) != nil || body.Value == nil {
 		return invalid(`The body must be {"value": "…"}.`)
 	}
-	c, err := h.core.Set(r.PathValue("key"), *body.Value)
+	dry, err := dryRun(r)
+	if err != nil {
+		return err
+	}
+	c, err := h.core.Set(r.Context(), r.PathValue("key"), *body.Value, dry)
 	if err != nil {
 		return err
 	}
@@ -276,11 +285,35 @@ func (h handlers) set(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h handlers) unset(w http.ResponseWriter, r *http.Request) error {
-	c, err := h.core.Unset(r.PathValue("key"))
+	dry, err := dryRun(r)
+	if err != nil {
+		return err
+	}
+	c, err := h.core.Unset(r.Context(), r.PathValue("key"), dry)
 	if err != nil {
 		return err
 	}
 	return answer(w, c)
+}
+
+// dryRun says whether the caller wants to know only. One that misspells it must not have the change made.
+func dryRun(r *http.Request) (bool, error) {
+	for name, values := range r.URL.Query() {
+		dry, err := strconv.ParseBool(values[0])
+		if name != "dry-run" || err != nil {
+			return false, invalid("%s=%s is not understood: dry-run=true makes no change.", name, values[0])
+		}
+		return dry, nil
+	}
+	return false, nil
+}
+
+func (h handlers) memory(w http.ResponseWriter, r *http.Request) error {
+	m, err := h.core.Memory(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, m)
 }
 
 func (h handlers) importDisk(w http.ResponseWriter, r *http.Request) error {

@@ -94,11 +94,14 @@ func (c *core) Settings() ([]api.Setting, error) {
 func (c *core) Setting(key string) (api.Setting, error) {
 	return api.Setting{Key: key, Value: "4"}, c.ask("setting %s", key)
 }
-func (c *core) Set(key, value string) (api.SettingChange, error) {
-	return api.SettingChange{Key: key, Value: value, Restart: true}, c.ask("set %s %s", key, value)
+func (c *core) Set(_ context.Context, key, value string, dry bool) (api.SettingChange, error) {
+	return api.SettingChange{Key: key, Value: value, Restart: true, DryRun: dry}, c.ask("set %s %s%s", key, value, map[bool]string{true: ", dry"}[dry])
 }
-func (c *core) Unset(key string) (api.SettingChange, error) {
-	return api.SettingChange{Key: key}, c.ask("unset %s", key)
+func (c *core) Unset(_ context.Context, key string, dry bool) (api.SettingChange, error) {
+	return api.SettingChange{Key: key, DryRun: dry}, c.ask("unset %s%s", key, map[bool]string{true: ", dry"}[dry])
+}
+func (c *core) Memory(context.Context) (api.Memory, error) {
+	return api.Memory{Size: 1 << 30, Resident: 1 << 20}, c.ask("memory")
 }
 func (c *core) Image(context.Context) (api.Image, error) {
 	return api.Image{Digest: "sha256:d"}, c.ask("image")
@@ -247,7 +250,11 @@ var routes = []struct {
 	{"GET", "/v1/settings/cpus", "", "setting cpus", 200, `"value": "4"`},
 	{"PUT", "/v1/settings/cpus", `{"value":"2"}`, "set cpus 2", 200, `"restart": true`},
 	{"PUT", "/v1/settings/cpus", `{"value":""}`, "set cpus ", 200, `"value": ""`},
+	{"PUT", "/v1/settings/cpus?dry-run=true", `{"value":"2"}`, "set cpus 2, dry", 200, `"dryRun": true`},
+	{"PUT", "/v1/settings/cpus?dry-run=false", `{"value":"2"}`, "set cpus 2", 200, `"restart": true`},
 	{"DELETE", "/v1/settings/cpus", "", "unset cpus", 200, `"key": "cpus"`},
+	{"DELETE", "/v1/settings/cpus?dry-run=1", "", "unset cpus, dry", 200, `"dryRun": true`},
+	{"GET", "/v1/memory", "", "memory", 200, `"resident": 1048576`},
 	{"GET", "/v1/image", "", "image", 200, `"digest": "sha256:d"`},
 	{"GET", "/v1/ports", "", "ports", 200, `"address": "127.0.0.1:80"`},
 	{"GET", "/v1/logs/dockerd", "", "logs dockerd 0 false", 200, "old\n"},
@@ -360,6 +367,8 @@ func TestWhatIsNotThereAndWhatMakesNoSense(t *testing.T) {
 		{"a folder of settings is nothing", "GET", "/v1/settings/", "", 404, api.CauseNotFound},
 		{"a wrong method finds nothing", "GET", "/v1/start", "", 404, api.CauseNotFound},
 		{"a status cannot be put", "PUT", "/v1/status", "{}", 404, api.CauseNotFound},
+		{"a dry run that is misspelt changes nothing", "PUT", "/v1/settings/cpus?dryrun=true", `{"value":"2"}`, 400, api.CauseInvalid},
+		{"a dry run is true or false", "DELETE", "/v1/settings/cpus?dry-run=please", "", 400, api.CauseInvalid},
 		{"a setting needs a body", "PUT", "/v1/settings/cpus", "", 400, api.CauseInvalid},
 		{"a setting's body is JSON", "PUT", "/v1/settings/cpus", "2", 400, api.CauseInvalid},
 		{"a setting's body has a value", "PUT", "/v1/settings/cpus", "{}", 400, api.CauseInvalid},
@@ -569,8 +578,11 @@ func TestClient(t *testing.T) {
 		{"Quit", "quit", func() (any, error) { return nil, cl.Quit(ctx) }, nil},
 		{"Settings", "settings", func() (any, error) { return cl.Settings(ctx) }, []api.Setting{{Key: "cpus", Value: "4"}}},
 		{"Setting of an odd key", "setting a/b ?", func() (any, error) { return cl.Setting(ctx, "a/b ?") }, api.Setting{Key: "a/b ?", Value: "4"}},
-		{"Set", `set engine {"a":1}`, func() (any, error) { return cl.Set(ctx, "engine", `{"a":1}`) }, api.SettingChange{Key: "engine", Value: `{"a":1}`, Restart: true}},
-		{"Unset", "unset cpus", func() (any, error) { return cl.Unset(ctx, "cpus") }, api.SettingChange{Key: "cpus"}},
+		{"Set", `set engine {"a":1}`, func() (any, error) { return cl.Set(ctx, "engine", `{"a":1}`, false) }, api.SettingChange{Key: "engine", Value: `{"a":1}`, Restart: true}},
+		{"Set, dry", "set cpus 2, dry", func() (any, error) { return cl.Set(ctx, "cpus", "2", true) }, api.SettingChange{Key: "cpus", Value: "2", Restart: true, DryRun: true}},
+		{"Unset", "unset cpus", func() (any, error) { return cl.Unset(ctx, "cpus", false) }, api.SettingChange{Key: "cpus"}},
+		{"Unset, dry", "unset cpus, dry", func() (any, error) { return cl.Unset(ctx, "cpus", true) }, api.SettingChange{Key: "cpus", DryRun: true}},
+		{"Memory", "memory", func() (any, error) { return cl.Memory(ctx) }, api.Memory{Size: 1 << 30, Resident: 1 << 20}},
 		{"Image", "image", func() (any, error) { return cl.Image(ctx) }, api.Image{Digest: "sha256:d"}},
 		{"Measure", "measure 7", func() (any, error) { return cl.Measure(ctx, 7) }, api.Measured{Link: "vsock", Bytes: 7}},
 		{"Logs", "logs a b 3 false", func() (any, error) {

@@ -25,6 +25,7 @@ type Host struct {
 type Values struct {
 	CPUs        int
 	Memory      int64 // bytes
+	Swap        int64 // bytes; 0: none
 	Disk        int64 // bytes
 	DataFolder  string
 	Accelerator string // empty: Cove chooses
@@ -49,16 +50,18 @@ const (
 	tib = 1 << 40
 )
 
-// When a value holds: at the engine's next start, or from its next use on.
+// When a value holds: at the engine's next start; at once; or at once where the VM that runs can follow,
+// and else at the next start: Store.Set then says restart, and it is for the caller to know better.
 const (
 	restart = "restart"
 	now     = "now"
+	live    = "live"
 )
 
 // key is one row of the schema.
 type key struct {
 	name, kind, description string
-	applies                 string // restart or now
+	applies                 string // restart, now or live
 	fallback                func(Host) string
 	allowed                 func(Host) string
 	// parse checks a value and gives its usual form.
@@ -84,11 +87,23 @@ var schema = []key{
 		take: func(v *Values, s string) { v.CPUs, _ = strconv.Atoi(s) },
 	},
 	{
-		name: "memory", kind: "size", applies: restart, description: "Memory of the VM.",
+		name: "memory", kind: "size", applies: live, description: "Memory of the VM, which takes only what is used of it. Less holds at once, and as much again as it was started with; more needs a restart.",
 		fallback: func(h Host) string { return size(min(max(2*gib, min(h.Memory/4, 8*gib)), h.Memory/2)) },
 		allowed:  func(h Host) string { return fmt.Sprintf("512MiB to %s", size(h.Memory)) },
 		parse:    func(h Host, s string) (string, error) { return sizeIn(s, 512*mib, h.Memory) },
 		take:     func(v *Values, s string) { v.Memory, _ = units.RAMInBytes(s) },
+	},
+	{
+		name: "swap", kind: "size", applies: now, description: "Swap of the VM: a file on its data disk. 0: none.",
+		fallback: func(Host) string { return "1GiB" },
+		allowed:  func(Host) string { return "0, or 64MiB to 64GiB" },
+		parse: func(_ Host, s string) (string, error) {
+			if n, err := units.RAMInBytes(s); err == nil && n == 0 {
+				return "0", nil
+			}
+			return sizeIn(s, 64*mib, 64*gib)
+		},
+		take: func(v *Values, s string) { v.Swap, _ = units.RAMInBytes(s) },
 	},
 	{
 		name: "disk", kind: "size", applies: now, description: "Size of the data disk, which takes only what is used. It grows, at once where the engine runs, and never shrinks.",

@@ -63,9 +63,10 @@ type Store struct {
 	host  Host
 	aside string
 
-	mu  sync.Mutex
-	set map[string]string          // what the user set, in its usual form
-	bad map[string]json.RawMessage // what the file says and cannot be used, as it stands there
+	mu        sync.Mutex
+	rehearsed bool
+	set       map[string]string          // what the user set, in its usual form
+	bad       map[string]json.RawMessage // what the file says and cannot be used, as it stands there
 }
 
 // Open reads the file; none is no error. A value that cannot be used and a key that is not ours are a
@@ -282,6 +283,14 @@ func (s *Store) engineLocked() map[string]json.RawMessage {
 	return all
 }
 
+// Rehearse makes of every change from here on one that is only said: Set and Unset check it as ever, and
+// write nothing. Values and List stay what they are.
+func (s *Store) Rehearse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rehearsed = true
+}
+
 // Set changes one setting and writes the file.
 func (s *Store) Set(name, value string) (api.SettingChange, error) {
 	s.mu.Lock()
@@ -310,7 +319,7 @@ func (s *Store) Set(name, value string) (api.SettingChange, error) {
 	if err != nil {
 		return api.SettingChange{}, s.refuse(k, "", value, err)
 	}
-	return s.writeLocked(k, &form)
+	return s.changeLocked(k, &form)
 }
 
 // Unset gives one setting its default again and writes the file.
@@ -320,7 +329,7 @@ func (s *Store) Unset(name string) (api.SettingChange, error) {
 	name, inner, one := engineKey(name)
 	k, err := find(name)
 	if _, is := s.bad[name]; err != nil && is {
-		return s.writeLocked(key{name: name, fallback: func(Host) string { return "" }}, nil)
+		return s.changeLocked(key{name: name, fallback: func(Host) string { return "" }}, nil)
 	}
 	if err != nil {
 		return api.SettingChange{}, err
@@ -334,24 +343,39 @@ func (s *Store) Unset(name string) (api.SettingChange, error) {
 				return api.SettingChange{}, fmt.Errorf("unset %s: %w", name, err)
 			}
 			form := string(m)
-			return s.writeLocked(k, &form)
+			return s.changeLocked(k, &form)
 		}
 	}
-	return s.writeLocked(k, nil)
+	return s.changeLocked(k, nil)
 }
 
-// writeLocked changes one key and replaces the file whole.
-func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
+// changeLocked changes one key.
+func (s *Store) changeLocked(k key, form *string) (api.SettingChange, error) {
 	next := maps.Clone(s.set)
 	if form == nil {
 		delete(next, k.name)
 	} else {
 		next[k.name] = *form
 	}
+	before := s.valueLocked(k)
+	if !s.rehearsed {
+		if err := s.writeLocked(k.name, next); err != nil {
+			return api.SettingChange{}, err
+		}
+	}
+	after, is := next[k.name]
+	if !is {
+		after = k.fallback(s.host)
+	}
+	return api.SettingChange{Key: k.name, Before: k.show(before), Value: k.show(after), DryRun: s.rehearsed, Restart: k.applies != now && after != before}, nil
+}
+
+// writeLocked replaces the file whole. What it says of name, for good or ill, is replaced by what is in next.
+func (s *Store) writeLocked(name string, next map[string]string) error {
 	all := map[string]any{}
-	for name, value := range s.bad {
-		if name != k.name {
-			all[name] = value
+	for bad, value := range s.bad {
+		if bad != name {
+			all[bad] = value
 		}
 	}
 	for name, value := range next {
@@ -370,14 +394,12 @@ func (s *Store) writeLocked(k key, form *string) (api.SettingChange, error) {
 		err = atomicwriter.WriteFile(s.path, append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
+		return fmt.Errorf("write settings: %w", err)
 	}
-	before := s.valueLocked(k)
 	s.set = next // it is in the file, whatever the folder says
-	delete(s.bad, k.name)
+	delete(s.bad, name)
 	if err := syncFolder(filepath.Dir(s.path)); err != nil {
-		return api.SettingChange{}, fmt.Errorf("write settings: %w", err)
+		return fmt.Errorf("write settings: %w", err)
 	}
-	now := s.valueLocked(k)
-	return api.SettingChange{Key: k.name, Value: k.show(now), Restart: k.applies == restart && now != before}, nil
+	return nil
 }

@@ -182,15 +182,17 @@ func TestSetAndUnset(t *testing.T) {
 		file string
 	}{
 		{"a new value asks for a restart", func() (api.SettingChange, error) { return s.Set("memory", "3G") },
-			api.SettingChange{Key: "memory", Value: "3GiB", Restart: true}, "{\n  \"memory\": \"3GiB\"\n}\n"},
+			api.SettingChange{Key: "memory", Before: "4GiB", Value: "3GiB", Restart: true}, "{\n  \"memory\": \"3GiB\"\n}\n"},
 		{"the same value does not", func() (api.SettingChange, error) { return s.Set("memory", "3072MiB") },
-			api.SettingChange{Key: "memory", Value: "3GiB"}, "{\n  \"memory\": \"3GiB\"\n}\n"},
+			api.SettingChange{Key: "memory", Before: "3GiB", Value: "3GiB"}, "{\n  \"memory\": \"3GiB\"\n}\n"},
 		{"the default, said, changes nothing but the file", func() (api.SettingChange, error) { return s.Set("cpus", "4") },
-			api.SettingChange{Key: "cpus", Value: "4"}, "{\n  \"cpus\": 4,\n  \"memory\": \"3GiB\"\n}\n"},
+			api.SettingChange{Key: "cpus", Before: "4", Value: "4"}, "{\n  \"cpus\": 4,\n  \"memory\": \"3GiB\"\n}\n"},
 		{"unset gives the default again", func() (api.SettingChange, error) { return s.Unset("memory") },
-			api.SettingChange{Key: "memory", Value: "4GiB", Restart: true}, "{\n  \"cpus\": 4\n}\n"},
+			api.SettingChange{Key: "memory", Before: "3GiB", Value: "4GiB", Restart: true}, "{\n  \"cpus\": 4\n}\n"},
 		{"unset of what is not set does no harm", func() (api.SettingChange, error) { return s.Unset("disk") },
-			api.SettingChange{Key: "disk", Value: "64GiB"}, "{\n  \"cpus\": 4\n}\n"},
+			api.SettingChange{Key: "disk", Before: "64GiB", Value: "64GiB"}, "{\n  \"cpus\": 4\n}\n"},
+		{"what holds at once asks for no restart", func() (api.SettingChange, error) { return s.Set("swap", "0 B") },
+			api.SettingChange{Key: "swap", Before: "1GiB", Value: "0"}, "{\n  \"cpus\": 4,\n  \"swap\": \"0\"\n}\n"},
 	} {
 		got, err := c.do()
 		if err != nil || got != c.want {
@@ -222,17 +224,53 @@ func TestUnknownKeys(t *testing.T) {
 	}
 }
 
+func TestARehearsalSaysAllAndWritesNothing(t *testing.T) {
+	text := "{\n  \"cpus\": 2,\n  \"memroy\": 1\n}\n"
+	path := file(t, text)
+	for _, c := range []struct {
+		says string
+		do   func(*Store) (api.SettingChange, error)
+		want api.SettingChange
+	}{
+		{"a value in its usual form", func(s *Store) (api.SettingChange, error) { return s.Set("memory", "2048 MiB") }, api.SettingChange{Key: "memory", Before: "4GiB", Value: "2GiB", Restart: true, DryRun: true}},
+		{"a default", func(s *Store) (api.SettingChange, error) { return s.Unset("cpus") }, api.SettingChange{Key: "cpus", Before: "2", Value: "4", Restart: true, DryRun: true}},
+		{"a key of the engine's", func(s *Store) (api.SettingChange, error) { return s.Set("engine.debug", "true") }, api.SettingChange{Key: "engine", Before: "{}", Value: `{"debug":true}`, Restart: true, DryRun: true}},
+		{"a key that is none", func(s *Store) (api.SettingChange, error) { return s.Unset("memroy") }, api.SettingChange{Key: "memroy", DryRun: true}},
+	} {
+		s, err := Open(path, laptop)
+		if s == nil {
+			t.Fatal(err)
+		}
+		before := fmt.Sprint(s.List())
+		s.Rehearse()
+		if got, err := c.do(s); err != nil || got != c.want {
+			t.Errorf("%s: %+v, %v; want %+v", c.says, got, err, c.want)
+		}
+		if after := fmt.Sprint(s.List()); after != before {
+			t.Errorf("%s: afterwards the settings are\n%s\nand were\n%s", c.says, after, before)
+		}
+		if got := contents(t, path); got != text {
+			t.Errorf("%s: the file is %s; want it as it was", c.says, got)
+		}
+	}
+	s, _ := Open(path, laptop)
+	s.Rehearse()
+	if _, err := s.Set("memory", "1MiB"); err == nil {
+		t.Error("Set(memory, 1MiB) = nil in a rehearsal; want the refusal")
+	}
+}
+
 func TestOpenTakesWhatPeopleWrite(t *testing.T) {
 	for _, c := range []struct {
 		says, text string
 		want       Values
 	}{
-		{"a size can be a number of bytes", `{"memory": 3221225472, "disk": 17592186044416}`, Values{CPUs: 4, Memory: 3 * gib, Disk: 16 * tib}},
-		{"a number can be in quotes", `{"cpus": "2"}`, Values{CPUs: 2, Memory: 4 * gib, Disk: 64 * gib}},
-		{"null is the default", `{"cpus": null}`, Values{CPUs: 4, Memory: 4 * gib, Disk: 64 * gib}},
-		{"capitals do no harm", `{"CPUs": 2, "Engine": {"debug": true}}`, Values{CPUs: 2, Memory: 4 * gib, Disk: 64 * gib, Engine: []byte(`{"debug":true}`)}},
-		{"the engine's keys keep their case and dots", `{"engine": {"a.B": {"C": 1}}}`, Values{CPUs: 4, Memory: 4 * gib, Disk: 64 * gib, Engine: []byte(`{"a.B":{"C":1}}`)}},
-		{"Windows' mark of UTF-8 does no harm", "\xef\xbb\xbf{\"cpus\": 2}", Values{CPUs: 2, Memory: 4 * gib, Disk: 64 * gib}},
+		{"a size can be a number of bytes", `{"memory": 3221225472, "disk": 17592186044416}`, Values{CPUs: 4, Memory: 3 * gib, Swap: gib, Disk: 16 * tib}},
+		{"a number can be in quotes", `{"cpus": "2"}`, Values{CPUs: 2, Memory: 4 * gib, Swap: gib, Disk: 64 * gib}},
+		{"null is the default", `{"cpus": null}`, Values{CPUs: 4, Memory: 4 * gib, Swap: gib, Disk: 64 * gib}},
+		{"capitals do no harm", `{"CPUs": 2, "Engine": {"debug": true}}`, Values{CPUs: 2, Memory: 4 * gib, Swap: gib, Disk: 64 * gib, Engine: []byte(`{"debug":true}`)}},
+		{"the engine's keys keep their case and dots", `{"engine": {"a.B": {"C": 1}}}`, Values{CPUs: 4, Memory: 4 * gib, Swap: gib, Disk: 64 * gib, Engine: []byte(`{"a.B":{"C":1}}`)}},
+		{"Windows' mark of UTF-8 does no harm", "\xef\xbb\xbf{\"cpus\": 2}", Values{CPUs: 2, Memory: 4 * gib, Swap: gib, Disk: 64 * gib}},
 	} {
 		s, err := Open(file(t, c.text), laptop)
 		if err != nil {
@@ -256,7 +294,7 @@ func TestOpenRefusesAndLeavesTheFile(t *testing.T) {
 		{"a wrong type", `{"cpus": true}`, "cpus", "true", "1 to 8", false},
 		{"a list where a size is due", `{"disk": ["64GiB"]}`, "disk", `["64GiB"]`, "4GiB to 16TiB", false},
 		{"an engine's key that is Cove's", `{"engine": {"data-root": "/x"}}`, "engine", `{"data-root": "/x"}`, "data-root", false},
-		{"a key that does not exist", `{"memroy": "2GiB"}`, "memroy", "2GiB", "cpus, memory, disk", true},
+		{"a key that does not exist", `{"memroy": "2GiB"}`, "memroy", "2GiB", "cpus, memory, swap", true},
 	} {
 		path := file(t, c.text)
 		_, err := Open(path, laptop)
@@ -346,7 +384,7 @@ func TestConcurrentSetsAllArrive(t *testing.T) {
 func TestTheSchemaSaysEverything(t *testing.T) {
 	s := open(t, file(t, ""), laptop)
 	for _, v := range s.List() {
-		if v.Kind == "" || v.Allowed == "" || v.Description == "" || v.Applies != "restart" && v.Applies != "now" {
+		if v.Kind == "" || v.Allowed == "" || v.Description == "" || v.Applies != "restart" && v.Applies != "now" && v.Applies != "live" {
 			t.Errorf("%+v lacks something", v)
 		}
 		if _, err := s.Set(v.Key, v.Default); err != nil {
