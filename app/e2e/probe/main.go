@@ -19,7 +19,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | record DIR LAST | files DIR | lock flock|posix FILE | try-lock flock|posix FILE | scan ADDRESS… | ask-udp HOST:PORT TEXT | resolve NAME TYPE … | connects HOST:PORT COUNT | move PORT | clock | vsock-connect CID PORT | vsock-squat PORT")
+		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | record DIR LAST | files DIR | lock flock|posix FILE | try-lock flock|posix FILE | scan ADDRESS… | ask-udp HOST:PORT TEXT | resolve NAME TYPE … | connects HOST:PORT COUNT | move PORT | clock | use memory|files MIB | vsock-connect CID PORT | vsock-squat PORT")
 	}
 	switch os.Args[1] {
 	case "engine":
@@ -52,6 +52,8 @@ func main() {
 		move(os.Args[2])
 	case "clock":
 		clock()
+	case "use":
+		use(os.Args[2], number(os.Args[3]))
 	case "vsock-connect":
 		vsockConnect(number(os.Args[2]), number(os.Args[3]))
 	case "vsock-squat":
