@@ -46,6 +46,7 @@ const (
 	FileModified   = "modified"
 	FileWritten    = "written" // closed by somebody who had it open for writing
 	FileAttributes = "attributes"
+	FileLooked     = "looked" // no change: the kernel is to ask what it knows of the file, and tells nobody
 )
 
 // ReplayFolder is a folder in the root of the shares that only the replayer finds.

@@ -20,10 +20,26 @@ const (
 	behindAfter = lateAfter / 4
 )
 
-// trust is how long a name in a folder, and what is known of the file, stay good. A file with other names
-// may be changed where nobody looks.
+// trust is how long a name in a folder, and what is known of the file, stay good. A nil dir is for a file
+// without a name, a nil n for a name without a file.
 func (f *FS) trust(dir, n *node, st *unix.Statx_t) (name, attr time.Duration) {
-	if !f.watch.tells(dir) {
+	name, attr = f.trusted(dir, n, st)
+	if n != nil {
+		n.until.Store(time.Now().Add(attr).UnixNano())
+	}
+	// Asked after the note, which Settle reads after it has said that nothing is to be kept.
+	if f.mayKeep(attr) == 0 {
+		if n != nil {
+			n.until.Store(0)
+		}
+		return 0, 0
+	}
+	return name, attr
+}
+
+// A file with other names may be changed where nobody looks.
+func (f *FS) trusted(dir, n *node, st *unix.Statx_t) (name, attr time.Duration) {
+	if dir == nil || !f.watch.tells(dir) {
 		return cacheFor, cacheFor
 	}
 	if n == nil || n.kind != unix.S_IFDIR && st.Nlink > 1 || n.kind == unix.S_IFDIR && !f.watch.tells(n) {
@@ -34,11 +50,7 @@ func (f *FS) trust(dir, n *node, st *unix.Statx_t) (name, attr time.Duration) {
 
 // trustAttr is trust of a file by its id alone.
 func (f *FS) trustAttr(n *node, st *unix.Statx_t) time.Duration {
-	l := f.nodes.nameOf(n)
-	if l.parent == nil {
-		return cacheFor
-	}
-	_, attr := f.trust(l.parent, n, st)
+	_, attr := f.trust(f.nodes.nameOf(n).parent, n, st)
 	return attr
 }
 

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strconv"
@@ -44,6 +45,8 @@ type queue struct {
 	written map[content]bool // contents that wait, to have each once
 	ready   chan struct{}    // has one element when there is something
 	again   bool             // too much was changed: look at every folder
+	forget  bool             // the guest is to be told to forget
+	unheard bool             // what was told last was not answered yet
 	stale   bool             // changes have waited for too long, and the guest was told to forget
 }
 
@@ -63,7 +66,7 @@ func (w *watcher) queueUp(e event) {
 		return
 	}
 	switch e.op {
-	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes:
+	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes, protocol.FileLooked:
 		if q.written[e.content()] {
 			return
 		}
@@ -202,28 +205,47 @@ func (w *watcher) rescan() {
 	w.mu.Lock()
 	w.own.clear()
 	w.mu.Unlock()
-	w.fs.log.Warn("share: too many changes at once; every known folder is looked at")
 	for _, dir := range w.fs.nodes.folders() {
+		if dir.export.gone {
+			continue
+		}
 		for name, n := range w.fs.nodes.childrenOf(dir) {
 			st, err := w.fs.statName(dir, name)
+			isDir := uint32(0)
+			if n.kind == unix.S_IFDIR {
+				isDir = unix.IN_ISDIR
+			}
 			switch {
 			case err != nil:
-				w.entered(dir, name, unix.IN_DELETE)
+				w.entered(dir, name, unix.IN_DELETE|isDir)
 			case keyOf(&st) != n.key:
-				w.entered(dir, name, unix.IN_DELETE)
-				w.entered(dir, name, unix.IN_CREATE)
-			default:
-				if n.kind != unix.S_IFDIR {
-					w.content(dir, name, unix.IN_MODIFY)
+				w.entered(dir, name, unix.IN_DELETE|isDir)
+				isDir = 0
+				if uint32(st.Mode)&unix.S_IFMT == unix.S_IFDIR {
+					isDir = unix.IN_ISDIR
 				}
+				w.entered(dir, name, unix.IN_CREATE|isDir)
+			case n.kind != unix.S_IFDIR && !n.isAsSeen(&st):
+				w.content(dir, name, unix.IN_MODIFY|unix.IN_CLOSE_WRITE)
 			}
 		}
 		// Names that the guest has not looked up cannot be told; its watchers hear that the folder changed.
 		if link := w.fs.nodes.nameOf(dir); link.parent != nil && link.parent.export != nil {
-			w.queueUp(event{op: protocol.FileAttributes, kind: unix.S_IFDIR, from: place{link.parent, link.name}})
+			if st, err := w.fs.statName(dir, ""); err == nil && !dir.isAsSeen(&st) {
+				w.queueUp(event{op: protocol.FileAttributes, kind: unix.S_IFDIR, from: place{link.parent, link.name}})
+			}
 		}
 	}
 }
+
+// lost is for changes that nobody told us.
+func (w *watcher) lost() {
+	w.fs.log.Warn("share: too many changes at once; every known folder is looked at")
+	w.rescan()
+}
+
+// isAsSeen says whether a file is as the guest was told, or left it.
+func (n *node) isAsSeen(st *unix.Statx_t) bool { return n.seen.Load() == stampOf(st).digest() }
 
 // take waits for events and returns those to send. Paths are as the guest's kernel has them once it has
 // replayed what was sent before, so after the rename of a folder a new batch begins.
@@ -234,8 +256,8 @@ func (w *watcher) take(end <-chan struct{}) (*protocol.FileEvents, bool) {
 		w.mu.Lock()
 		q := &w.queue
 		late := q.again || q.late(lateAfter)
-		forget := late && !q.stale
-		q.stale = late
+		forget := late && !q.stale || q.forget
+		q.stale, q.forget, q.unheard = late, false, true
 		again := q.again && len(q.waiting) == 0
 		if again {
 			q.again = false
@@ -260,7 +282,7 @@ func (w *watcher) take(end <-chan struct{}) (*protocol.FileEvents, bool) {
 		sent, ready := q.sent, q.ready
 		w.mu.Unlock()
 		if again {
-			w.rescan()
+			w.lost()
 		}
 		if wire := w.fs.wire(sent); len(wire) > 0 || forget {
 			return &protocol.FileEvents{Forget: forget, Events: wire}, true
@@ -270,6 +292,7 @@ func (w *watcher) take(end <-chan struct{}) (*protocol.FileEvents, bool) {
 			w.replayed()
 			continue
 		}
+		w.heard()
 		select {
 		case <-ready:
 		case <-end:
@@ -285,7 +308,14 @@ func (w *watcher) replayed() {
 	for _, e := range w.queue.sent {
 		w.queue.goneLocked(e)
 	}
-	w.queue.sent, w.queue.current = nil, nil
+	w.queue.sent, w.queue.current, w.queue.unheard = nil, nil, false
+}
+
+// heard says that there was nothing to tell.
+func (w *watcher) heard() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue.unheard = false
 }
 
 func (q *queue) goneLocked(e *event) {
@@ -394,7 +424,7 @@ func (t *table) left(n *node) stamp {
 	return n.left
 }
 
-// folders are the folders of shares that the guest knows.
+// folders are the folders of shares that the guest knows, those in others mostly before them.
 func (t *table) folders() (all []*node) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -403,6 +433,7 @@ func (t *table) folders() (all []*node) {
 			all = append(all, n)
 		}
 	}
+	slices.SortFunc(all, func(a, b *node) int { return cmp.Compare(b.id, a.id) })
 	return all
 }
 

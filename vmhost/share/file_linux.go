@@ -17,6 +17,18 @@ type stamp struct {
 
 func stampOf(st *unix.Statx_t) stamp { return stamp{st.Size, st.Mtime, st.Ctime} }
 
+// digest is a stamp in eight bytes, the same in every process and never 0: SplitMix64 over its numbers.
+func (s stamp) digest() uint64 {
+	h := uint64(0)
+	for _, v := range []uint64{s.size, uint64(s.mtime.Sec), uint64(s.ctime.Sec), uint64(s.mtime.Nsec)<<32 | uint64(s.ctime.Nsec)} {
+		h = (h ^ v) + 0x9e3779b97f4a7c15
+		h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+		h = (h ^ h>>27) * 0x94d049bb133111eb
+		h ^= h >> 31
+	}
+	return h | 1
+}
+
 // Open opens a file. The page cache of the guest stays if the file is as it was at the last open.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	writes := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0
@@ -264,7 +276,7 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 }
 
 func (f *FS) file(id, nodeID uint64) (*handle, error) {
-	h, err := f.handles.use(id, nil)
+	h, err := f.useHandle(id, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +295,7 @@ func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { f.release(in.Fh) }
 
 // Fsync brings a file to the host's disk.
 func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	h, err := f.handles.use(in.Fh, nil)
+	h, err := f.useHandle(in.Fh, nil)
 	if err != nil {
 		return status(err)
 	}

@@ -42,15 +42,21 @@ type FS struct {
 
 	watch    watcher
 	replays  sync.Mutex
-	replayer atomic.Uint32 // the guest's thread that replays what the host did, 0 for none
+	replayer atomic.Uint32 // the guest's thread that replays what the host did, or did so last; 0 for none
 	running  sync.RWMutex  // read-locked by each request
 	closed   bool          // under running
+
+	agreed   atomic.Pointer[agreement]
+	answered atomic.Int64 // when the guest was told last what it may keep; nanoseconds of Unix time
+	settling atomic.Bool  // it is not told so now
+	woken    atomic.Bool  // what the host did while the guest slept is yet to be told
 }
 
 // export is one share as it is served.
 type export struct {
 	Share
 	root *node
+	gone bool // of a saved state, and not to be had any more
 }
 
 // New opens the shares. A share that is missing or is not a folder is an error that names it.
@@ -159,6 +165,9 @@ func (f *FS) HandleRequest(in, out [][]byte) (n int, errno syscall.Errno) {
 		return f.reply(out, h.Unique, unix.EIO), 0
 	}
 	n, status := f.server.HandleRequest(in, out)
+	if h.Opcode == opInit && status.Ok() {
+		f.agreed.Store(&agreement{Asked: head(in, length(in)), Answered: head(out, n)})
+	}
 	return n, syscall.Errno(status)
 }
 

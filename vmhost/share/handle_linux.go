@@ -3,6 +3,7 @@ package share
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,9 @@ type handle struct {
 	node  *node
 	fd    int
 	flags uint32 // as the guest opened it: enough to open it again from a saved state
+
+	asleep atomic.Bool // of a saved state, and not open yet
+	waking sync.Mutex
 
 	uses   int // under handleTable.mu
 	closed bool
@@ -46,16 +50,24 @@ func (f *FS) addHandle(n *node, fd int, flags uint32) (*handle, error) {
 	return h, nil
 }
 
-// use returns a handle of this node until done: a descriptor that is in use is not closed under whoever
+// useHandle returns a handle of this node until done: a descriptor that is in use is not closed under whoever
 // reads from it, because its number would soon be another file's.
-func (t *handleTable) use(id uint64, n *node) (*handle, error) {
+func (f *FS) useHandle(id uint64, n *node) (*handle, error) {
+	t := &f.handles
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	h := t.byID[id]
 	if h == nil || n != nil && h.node != n {
+		t.mu.Unlock()
 		return nil, unix.EBADF
 	}
 	h.uses++
+	t.mu.Unlock()
+	if h.asleep.Load() {
+		if err := f.wake(h); err != nil {
+			t.done(h)
+			return nil, err
+		}
+	}
 	return h, nil
 }
 
@@ -64,6 +76,13 @@ func (t *handleTable) done(h *handle) {
 	defer t.mu.Unlock()
 	h.uses--
 	if h.closed && h.uses == 0 {
+		h.close()
+	}
+}
+
+// close lets go of the descriptor, if there is one.
+func (h *handle) close() {
+	if h.fd >= 0 {
 		unix.Close(h.fd)
 	}
 }
@@ -84,7 +103,7 @@ func (f *FS) release(id uint64) {
 	}
 	h.closed = true
 	if h.uses == 0 {
-		unix.Close(h.fd)
+		h.close()
 	}
 }
 
@@ -92,7 +111,7 @@ func (t *handleTable) closeAll() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, h := range t.byID {
-		unix.Close(h.fd)
+		h.close()
 	}
 	clear(t.byID)
 }

@@ -91,12 +91,15 @@ func (f *FS) lookupShare(name string, out *fuse.EntryOut) fuse.Status {
 		return status(err)
 	}
 	defer f.nodes.done(p)
-	st, err := f.attr(n, p.fd, &out.Attr)
+	st, changed, err := f.look(n, p.fd, &out.Attr)
 	if err != nil {
 		f.nodes.forget(n.id, 1)
 		return status(err)
 	}
 	f.entryOut(nil, n, &st, out)
+	if changed {
+		out.SetAttrTimeout(0)
+	}
 	return fuse.OK
 }
 
@@ -124,29 +127,30 @@ func (f *FS) enter(dir *node, name string, fd int, out *fuse.EntryOut) (*node, e
 	if err != nil {
 		return nil, err
 	}
+	changed := false
 	p, err := f.nodes.use(n)
 	if err == nil {
 		defer f.nodes.done(p)
 		if n.kind == unix.S_IFDIR {
 			f.watch.add(n, p.fd) // before it is looked at
 		}
-		st, err = f.attr(n, p.fd, &out.Attr)
+		st, changed, err = f.look(n, p.fd, &out.Attr)
 	}
 	if err != nil {
 		f.nodes.forget(n.id, 1)
 		return nil, err
 	}
 	f.entryOut(dir, n, &st, out)
+	if changed {
+		out.SetAttrTimeout(0)
+	}
 	return n, nil
 }
 
 func (f *FS) entryOut(dir, n *node, st *unix.Statx_t, out *fuse.EntryOut) {
 	out.NodeId = n.id
 	out.Generation = 1 // ids are never given twice
-	name, attr := cacheFor, cacheFor
-	if dir != nil {
-		name, attr = f.trust(dir, n, st)
-	}
+	name, attr := f.trust(dir, n, st)
 	out.SetEntryTimeout(name)
 	out.SetAttrTimeout(attr)
 }

@@ -122,6 +122,7 @@ func (f *FS) changes(n *node, fd int) func() {
 			f.nodes.mu.Lock()
 			n.left = stampOf(&st)
 			f.nodes.mu.Unlock()
+			n.seen.Store(stampOf(&st).digest())
 		}
 		n.busy.Add(-1)
 	}

@@ -148,6 +148,7 @@ func (f *FS) attr(n *node, fd int, out *fuse.Attr) (unix.Statx_t, error) {
 	if err != nil {
 		return st, err
 	}
+	n.seen.Store(stampOf(&st).digest())
 	o, given := f.owner(n, fd, &st)
 	fill(out, n, &st, o)
 	if n.kind == unix.S_IFDIR && unsettled(st.Mtime) {

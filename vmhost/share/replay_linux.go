@@ -25,6 +25,10 @@ func (f *FS) Replay(ctx context.Context, conn io.ReadWriteCloser) error {
 	if m.FileReplayer == nil || m.FileReplayer.Thread == 0 {
 		return errors.New("the guest did not say who replays")
 	}
+	// Before anything is told, and for longer than it is: a guest that loses the connection, or is put to
+	// sleep, ends what it was about to replay, and that must not become a change of the host. The thread of
+	// an older replay has ended when a newer one speaks.
+	f.replayer.Store(m.FileReplayer.Thread)
 	if err := f.watch.start(); err != nil {
 		return err
 	}
@@ -52,9 +56,10 @@ func (f *FS) Replay(ctx context.Context, conn io.ReadWriteCloser) error {
 		defer close(watching)
 		f.watch.run(f.watch.file)
 	}()
-	f.replayer.Store(m.FileReplayer.Thread)
+	if f.woken.Swap(false) {
+		f.watch.rescan()
+	}
 	defer func() {
-		f.replayer.Store(0)
 		f.watch.stop()
 		conn.Close()
 		<-watching
@@ -86,8 +91,12 @@ func (f *FS) Replay(ctx context.Context, conn io.ReadWriteCloser) error {
 	}
 }
 
-// Replaying says whether somebody replays just now.
-func (f *FS) Replaying() bool { return f.replayer.Load() != 0 }
+// Replaying says whether the guest is told just now.
+func (f *FS) Replaying() bool {
+	f.watch.mu.Lock()
+	defer f.watch.mu.Unlock()
+	return f.watch.file != nil
+}
 
 // replaying says whether a request comes of a replay. It then changes nothing on the host, whoever sent
 // it: a guest that lies about the thread gains nothing.
@@ -105,6 +114,14 @@ func (f *FS) replayed(ops string, dir *node, name string) *event {
 		return nil
 	}
 	return e
+}
+
+// looks says whether the guest's kernel is but to look at what it uses.
+func (f *FS) looks() bool {
+	f.watch.mu.Lock()
+	defer f.watch.mu.Unlock()
+	e := f.watch.queue.current
+	return e != nil && e.op == protocol.FileLooked
 }
 
 // begin makes an event the one that is replayed.

@@ -23,3 +23,6 @@ func (*FS) Close() error { return nil }
 
 // Replay ends at once.
 func (*FS) Replay(context.Context, io.ReadWriteCloser) error { return errors.ErrUnsupported }
+
+// Settle has nothing to do.
+func (*FS) Settle(context.Context) (func(), error) { return func() {}, nil }

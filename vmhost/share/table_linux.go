@@ -62,6 +62,9 @@ type node struct {
 	local bool          // of a folder: see isLocal; never changes
 	busy  atomic.Int32  // changes of the guest's that are under way
 	turn  atomic.Uint32 // changes of the guest's that were begun
+	seen  atomic.Uint64 // stamp.digest of what the guest was told last, or left; 0 for nothing yet
+	until atomic.Int64  // for how long the guest's kernel may keep what it was told; nanoseconds of Unix time
+	slept atomic.Bool   // it comes of a saved state, and was not looked at since
 	watch int32         // of inotify, 0 for none; under watcher.mu
 	ghost bool          // stands in for a file that there is no more
 }

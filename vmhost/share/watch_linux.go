@@ -208,7 +208,7 @@ func (w *watcher) at(id int32) []*node {
 // see takes one change that is no half of a rename.
 func (w *watcher) see(c *change) {
 	if c.mask&unix.IN_Q_OVERFLOW != 0 {
-		w.rescan()
+		w.lost()
 		return
 	}
 	if c.mask&unix.IN_IGNORED != 0 {

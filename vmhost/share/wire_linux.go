@@ -17,6 +17,8 @@ const (
 	opInit   = 26
 	opSyncFS = 50 // FUSE_SYNCFS: sync(2) in the guest
 
+	maxAgreed = 256 // bytes of INIT or its answer; they have 104 and 80
+
 	protocolMajor, oldestMinor = 7, 31 // of FUSE; Linux 5.4, the first with virtiofs, has 7.31
 )
 
@@ -88,7 +90,7 @@ func (f *FS) syncAll() syscall.Errno {
 	defer f.syncing.Store(false)
 	done := map[uint64]bool{}
 	for _, e := range f.exports {
-		if e.ReadOnly || done[e.root.key.dev] {
+		if e.ReadOnly || e.gone || done[e.root.key.dev] {
 			continue
 		}
 		done[e.root.key.dev] = true
@@ -103,6 +105,12 @@ func (f *FS) syncAll() syscall.Errno {
 		}
 	}
 	return 0
+}
+
+// head is a copy of the first n bytes, at most maxAgreed.
+func head(pieces [][]byte, n int) []byte {
+	b := make([]byte, min(n, maxAgreed))
+	return b[:gather(b, pieces)]
 }
 
 func gather(dst []byte, pieces [][]byte) int {

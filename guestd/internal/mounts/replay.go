@@ -140,7 +140,7 @@ func replayOne(root int, e protocol.FileEvent) error {
 		}
 		defer unix.Close(to)
 		return unix.Renameat2(dir, name, to, string(e.ToName), 0)
-	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes:
+	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes, protocol.FileLooked:
 		return change(dir, name, e)
 	}
 	return fmt.Errorf("unknown operation %q", e.Op)
@@ -186,6 +186,9 @@ func change(dir int, name string, e protocol.FileEvent) error {
 	// The answer's time of change differs from the one that the kernel has, whereupon it drops its pages.
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st); err != nil {
 		return err
+	}
+	if e.Op == protocol.FileLooked {
+		return nil
 	}
 	self := "/proc/self/fd/" + strconv.Itoa(fd)
 	if uint32(st.Mode)&unix.S_IFMT == unix.S_IFREG {
