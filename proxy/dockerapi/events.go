@@ -75,7 +75,9 @@ func (f *Front) openEvents(r *http.Request) (*http.Response, error) {
 					return resp, nil
 				}
 			}
-			l, engine, err = f.engine(r.Context(), true)
+			if err = r.Context().Err(); err == nil {
+				l, engine, err = f.engine(r.Context(), true)
+			}
 		}
 		if err != nil {
 			return nil, err

@@ -234,7 +234,7 @@ func TestEventsEndAsTheEngineEndsThem(t *testing.T) {
 		b := newBed(t, p.dial)
 		b.sleep()
 		inner := b.Front.waker
-		b.Front.waker = watched{inner, func() { close(gone) }}
+		b.Front.waker = watched{inner, nil, func() { close(gone) }}
 		b.follow("/events").conn.Close()
 		select {
 		case <-gone:
@@ -244,15 +244,18 @@ func TestEventsEndAsTheEngineEndsThem(t *testing.T) {
 	})
 }
 
-// watched is a Waker that tells of the end of a wait that came to nothing.
+// watched is a Waker that tells of a wait, and of its end that came to nothing.
 type watched struct {
 	Waker
-	ended func()
+	begun, ended func()
 }
 
 func (w watched) Woken(ctx context.Context) error {
+	if w.begun != nil {
+		w.begun()
+	}
 	err := w.Waker.Woken(ctx)
-	if err != nil {
+	if err != nil && w.ended != nil {
 		w.ended()
 	}
 	return err

@@ -195,7 +195,9 @@ func (f *Front) trip(r *http.Request) (*http.Response, error) {
 				}
 			}
 			// A right answer is better than rest. The next snapshot will have it.
-			l, engine, err = f.engine(r.Context(), true)
+			if err = r.Context().Err(); err == nil {
+				l, engine, err = f.engine(r.Context(), true)
+			}
 		}
 		if err != nil {
 			return nil, err

@@ -102,16 +102,30 @@ func (f *Front) recall(ctx context.Context) (s *snapshot, again bool) {
 	f.mu.Lock()
 	settled := f.settled
 	f.mu.Unlock()
-	// The sleep is known before the snapshot is begun.
-	ctx, cancel := context.WithTimeout(ctx, snapshotTime+time.Second)
-	defer cancel()
 	select {
 	case <-settled:
-	case <-ctx.Done():
+	default:
+		again = !f.awaitSettled(ctx, settled)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.snapshot, f.settled != settled
+	return f.snapshot, again || f.settled != settled
+}
+
+// awaitSettled waits for the snapshot of a sleep that is known, and is false if the sleep ends first.
+func (f *Front) awaitSettled(ctx context.Context, settled <-chan struct{}) bool {
+	ctx, cancel := context.WithTimeout(ctx, snapshotTime+time.Second)
+	woken := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { woken <- f.waker.Woken(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	select {
+	case <-settled:
+	case err := <-woken:
+		return err != nil // the time is up: there is none
+	}
+	return true
 }
 
 // taking is a snapshot that is being taken.

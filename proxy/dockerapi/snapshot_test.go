@@ -285,6 +285,41 @@ func TestPassiveCallsWaitForTheSnapshotThatIsTaken(t *testing.T) {
 	}
 }
 
+// The snapshot is dropped a moment before the phase says that the engine runs.
+func TestPassiveCallsWaitForTheEndOfTheWake(t *testing.T) {
+	p := play(t)
+	waits := make(chan struct{}, 1)
+	b := newBed(t, p.dial)
+	b.Front.waker = watched{b, func() { waits <- struct{}{} }, nil}
+	b.sleep()
+	b.Resume()
+	c, r := client(t, b.path)
+	io.WriteString(c, "GET /info HTTP/1.1\r\nHost: d\r\n\r\n")
+	<-waits
+	b.wake()
+	begun := time.Now()
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != 200 || resp.Header.Get(snapshotHeader) != "" || b.wakeups() != 0 {
+		t.Errorf("the call = %v, %v after %d wakes; want the engine's answer and none", resp, err, b.wakeups())
+	}
+	if took := time.Since(begun); took > snapshotTime {
+		t.Errorf("the call waited %v after the wake; want that it goes on at once", took)
+	}
+}
+
+func TestAClientThatGoesBeforeTheSnapshotIsTakenWakesNobody(t *testing.T) {
+	p := play(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	b := newBed(t, p.dial)
+	b.Front.waker = watched{b, cancel, nil}
+	for _, uri := range []string{"/info", "/events?until=1"} {
+		b.drowse()
+		if _, err := b.trip(mustRequest(t, uri).WithContext(ctx)); !errors.Is(err, context.Canceled) || b.wakeups() != 0 {
+			t.Errorf("%s of a client that went = %v after %d wakes; want its context's error and none", uri, err, b.wakeups())
+		}
+	}
+}
+
 func TestASnapshotThatCannotBeTakenLeavesACallToTheEngine(t *testing.T) {
 	p := play(t)
 	b := newBed(t, p.dial)
