@@ -104,6 +104,7 @@ func Run(ctx context.Context, home api.Home, newDriver func(home api.Home, log *
 	d.life = lifecycle.New(d.boot, time.Now, err == nil)
 	if err == nil {
 		d.holdPorts(was.Ports)
+		d.loadAnswers()
 	}
 	err = d.serve(ctx)
 	log.Info("coved ends", "err", err)

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
@@ -166,6 +168,7 @@ func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (_ lifecycle.VM
 	if p.Resume {
 		v, err := d.resume(ctx, p.Stage)
 		if err == nil {
+			d.front.Resume()
 			return v, nil
 		}
 		if ctx.Err() != nil || d.mayResumeLater(err) {
@@ -175,6 +178,7 @@ func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (_ lifecycle.VM
 		p.Cold("The engine boots anew, and its containers were not kept running: " + sentence(err))
 		d.ports.Disown()
 	}
+	d.front.Resume()
 	if err := d.dropSaved(); err != nil {
 		return nil, failure(err)
 	}
@@ -225,6 +229,9 @@ func (v *vm) Suspend(ctx context.Context) error {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
 	}
 	begun := time.Now()
+	if err := v.d.front.Snapshot(ctx, v); err != nil {
+		v.d.log.Warn("passive calls will wake the engine", "err", err)
+	}
 	v.d.front.Suspend()
 	v.d.ports.Suspend()
 	asleep := make(chan struct{})
@@ -255,6 +262,7 @@ func (v *vm) Suspend(ctx context.Context) error {
 		v.machine.Kill()
 		<-v.done
 	}
+	v.d.front.Resume()
 	return &api.Error{Failure: api.Failure{Cause: api.CauseUnsaved, Summary: "The engine could not be suspended: " + err.Error() + ".", Remedy: "See `cove logs coved`; `cove stop` stops it in order."}}
 }
 
@@ -273,16 +281,37 @@ func (v *vm) leave(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(dir, restFile), b)
+	if err := writeSynced(filepath.Join(dir, answersFile), v.d.front.Save); err != nil {
+		v.d.log.Warn("a coved that is started meanwhile has no answers", "err", err)
+	}
+	return writeSynced(filepath.Join(dir, restFile), func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
 }
 
-func writeSynced(path string, b []byte) error {
+// answersFile is what docker.sock's front answers while the engine sleeps: see dockerapi.Front.Save.
+const answersFile = "answers.json"
+
+// loadAnswers reads it, for an engine that sleeps from the first moment on.
+func (d *Daemon) loadAnswers() {
+	var from io.Reader = strings.NewReader("")
+	f, err := os.Open(filepath.Join(d.saved(), answersFile))
+	if err == nil {
+		defer f.Close()
+		from = f
+	}
+	if err := errors.Join(err, d.front.Load(from)); err != nil {
+		d.log.Warn("passive calls will wake the engine", "err", err)
+	}
+}
+
+func writeSynced(path string, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(write(f), f.Sync(), f.Close())
 }
 
 // goOn opens a new session with a guest whose machine was not saved after all.
