@@ -31,8 +31,6 @@ func uses(t *testing.T, name, what, mib string) {
 	eventually(t, name+" uses it", func() bool { return strings.Contains(output(t, docker("logs", name)), "in use") })
 }
 
-const mib = 1 << 20
-
 func inMiB(bytes int64) string { return fmt.Sprintf("%dMiB", bytes/mib) }
 
 func TestMemoryOfAContainerComesBack(t *testing.T) {
