@@ -219,6 +219,9 @@ func sentence(err error) string {
 	return err.Error() + "."
 }
 
+// hangUpPatience bounds how long the guest may take to hear that its connections ended.
+const hangUpPatience = 5 * time.Second
+
 // sleepPatience bounds how long the guest may take to write all that it holds to its disk.
 const sleepPatience = 2 * time.Minute
 
@@ -234,6 +237,11 @@ func (v *vm) Suspend(ctx context.Context) error {
 	}
 	v.d.front.Suspend()
 	v.d.ports.Suspend()
+	hangUp, cancel := context.WithTimeout(ctx, hangUpPatience)
+	if err := v.network.Suspend(hangUp); err != nil {
+		v.d.log.Warn("suspend", "err", err)
+	}
+	cancel()
 	asleep := make(chan struct{})
 	v.mu.Lock()
 	v.asleep, v.client = asleep, nil
@@ -316,6 +324,7 @@ func writeSynced(path string, write func(io.Writer) error) error {
 
 // goOn opens a new session with a guest whose machine was not saved after all.
 func (v *vm) goOn() error {
+	v.network.Resume()
 	ctx, cancel := context.WithTimeout(context.Background(), wakePatience)
 	defer cancel()
 	if err := v.greet(ctx, protocol.Config{}); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
 	"github.com/covedesk/cove/vmhost/guestimage"
+	"github.com/covedesk/cove/vmhost/netstack"
 )
 
 // Bounds of a start. They are for a machine without hardware virtualisation under heavy load: a boot
@@ -196,7 +197,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	})
 	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
 		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
-	v.folders, begun = folders, true
+	v.network, v.folders, begun = network, folders, true
 	go v.hear()
 	go v.watch(console)
 	go v.keepTime()
@@ -332,6 +333,7 @@ type vm struct {
 	told    func(stage string)
 	opened  chan struct{} // connections of the guest to services of the host
 	refused atomic.Int64  // when one was refused last, in ns
+	network *netstack.Network
 	folders *sharing
 	clock   clockwork
 	resized chan struct{}   // the setting for memory changed
@@ -603,6 +605,7 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	if err := v.changePorts(func() error { v.d.ports.Lead(v); return nil }); err != nil {
 		return err
 	}
+	v.d.front.Resume()
 	v.sessions.Do(func() {
 		go v.keep("asks", v.asksSession)
 		if v.folders != nil && v.folders.fs != nil {
