@@ -47,6 +47,7 @@ type Daemon struct {
 	life   *lifecycle.Life
 	quit   context.CancelFunc
 	front  *dockerapi.Front
+	uses   ownUses
 	knocks chan struct{}    // of clients of published ports while the engine sleeps
 	ports  *ports.Publisher // on the host, whatever becomes of the VM that they lead to
 
@@ -132,6 +133,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Go(func() { d.makeContext(serving) })
 	wg.Go(func() { giveBack(serving) })
 	wg.Go(func() { d.hearKnocks(serving) })
+	wg.Go(func() { d.sleepWhenIdle(serving) })
 	select {
 	case <-ctx.Done():
 	case <-serving.Done():

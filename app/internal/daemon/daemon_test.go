@@ -109,11 +109,13 @@ func (w *world) phase(t *testing.T, p api.Phase) api.Status {
 	return s
 }
 
+func (w *world) dialDocker(ctx context.Context, _, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", w.home.Docker())
+}
+
 // ping asks the engine through docker.sock and gives status and body.
 func (w *world) ping() (int, string) {
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", w.home.Docker())
-	}}}
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: w.dialDocker}}
 	resp, err := c.Get("http://engine/_ping")
 	if err != nil {
 		return 0, err.Error()

@@ -33,11 +33,20 @@ func (d *Daemon) Shell(ctx context.Context) (localapi.Joiner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &joiner{conn}, nil
+	return &joiner{conn, d.uses.begin()}, nil
 }
 
 // joiner is a connection to the guest that waits for its other side.
-type joiner struct{ proxy.Conn }
+type joiner struct {
+	proxy.Conn
+	unused func() // the engine, by this one
+}
+
+// Close ends it.
+func (j *joiner) Close() error {
+	j.unused()
+	return j.Conn.Close()
+}
 
 // Join carries bytes both ways until both ended.
 func (j *joiner) Join(client net.Conn, ahead io.Reader) error {

@@ -52,6 +52,7 @@ func (d *Daemon) Logs(ctx context.Context, w io.Writer, name string, tail int, f
 	if !slices.Contains(guestLogs, name) {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotFound, Summary: fmt.Sprintf("There is no log %q.", name), Remedy: "There are coved, console, " + strings.Join(guestLogs, ", ") + "."}}
 	}
+	defer d.uses.begin()()
 	v, err := d.current(ctx)
 	if err != nil {
 		return err
@@ -80,6 +81,7 @@ func (d *Daemon) Logs(ctx context.Context, w io.Writer, name string, tail int, f
 func (d *Daemon) current(ctx context.Context) (*vm, error) {
 	ctx, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
+	defer d.uses.begin()()
 	v, err := d.life.Await(ctx, "its guest is asked for something")
 	if err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +91,7 @@ func (d *Daemon) dropSaved() error {
 
 // Suspend saves the engine: see localapi.Core.
 func (d *Daemon) Suspend(ctx context.Context) error {
-	return d.life.Suspend(ctx, "asked for by cove suspend")
+	return d.life.Suspend(ctx, "asked for by cove suspend", nil)
 }
 
 // Engine is the way to the engine: see dockerapi.Waker.
@@ -128,32 +127,6 @@ func (d *Daemon) Woken(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-		}
-	}
-}
-
-// wakeFor wakes the engine for a client of a published port, if he may: see ports.Options.
-func (d *Daemon) wakeFor(client netip.Addr) bool {
-	if !client.Unmap().IsLoopback() {
-		return false
-	}
-	select {
-	case d.knocks <- struct{}{}:
-	default: // one knock is heard, whoever waits
-	}
-	return true
-}
-
-// hearKnocks wakes the engine for the clients of published ports.
-func (d *Daemon) hearKnocks(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.knocks:
-		}
-		if _, err := d.life.Await(ctx, "a connection to a published port"); err != nil && ctx.Err() == nil {
-			d.log.Warn("wake for a published port", "err", err)
 		}
 	}
 }
@@ -226,7 +199,7 @@ const hangUpPatience = 5 * time.Second
 const sleepPatience = 2 * time.Minute
 
 // Suspend saves the machine: see lifecycle.VM.
-func (v *vm) Suspend(ctx context.Context) error {
+func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 	s, can := v.machine.(vmhost.Suspender)
 	if !can {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
@@ -234,6 +207,11 @@ func (v *vm) Suspend(ctx context.Context) error {
 	begun := time.Now()
 	if err := v.d.front.Snapshot(ctx, v); err != nil {
 		v.d.log.Warn("passive calls will wake the engine", "err", err)
+	}
+	if wanted != nil && wanted() {
+		v.d.front.Resume()
+		v.d.ports.Lead(v)
+		return errUsed
 	}
 	v.d.front.Suspend()
 	v.d.ports.Suspend()

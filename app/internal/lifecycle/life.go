@@ -15,8 +15,9 @@ type VM interface {
 	// Stop ends it in order and returns when it is gone.
 	Stop(ctx context.Context) error
 	// Suspend saves it and ends it: nothing of it is lost. With an error it goes on, or ends for a reason
-	// of its own.
-	Suspend(ctx context.Context) error
+	// of its own. When nobody can begin to use it any more, wanted says whether somebody has just begun, and
+	// the error then is ErrWanted; nil: it is to be saved whoever uses it.
+	Suspend(ctx context.Context, wanted func() bool) error
 	// Done is closed when it is gone.
 	Done() <-chan struct{}
 	// Failure says why it ended, if nobody asked for it. It is valid after Done.
@@ -298,9 +299,12 @@ func (l *Life) ended(r *run, failure *api.Failure) (bool, *run) {
 	return true, next
 }
 
-// Suspend saves the engine with its containers and ends its machine. The context ends the wait only. When it
-// cannot be saved it goes on.
-func (l *Life) Suspend(ctx context.Context, why string) error {
+// ErrWanted says that an engine was not suspended because it is used.
+var ErrWanted = errors.New("it is wanted")
+
+// Suspend saves the engine with its containers and ends its machine, unless it is wanted: see VM. The context
+// ends the wait only. When it cannot be saved it goes on.
+func (l *Life) Suspend(ctx context.Context, why string, wanted func() bool) error {
 	for {
 		l.mu.Lock()
 		r, phase, changed := l.run, l.state.Phase, l.changed
@@ -310,7 +314,7 @@ func (l *Life) Suspend(ctx context.Context, why string) error {
 			l.mu.Unlock()
 			return nil
 		case api.Running:
-			l.saveLocked(r, why)
+			l.saveLocked(r, why, wanted)
 		case api.Starting, api.Resuming, api.Suspending:
 		default:
 			l.mu.Unlock()
@@ -348,13 +352,13 @@ func (l *Life) Suspend(ctx context.Context, why string) error {
 }
 
 // saveLocked begins to save a machine that runs.
-func (l *Life) saveLocked(r *run, why string) {
+func (l *Life) saveLocked(r *run, why string, wanted func() bool) {
 	before := l.state.Reason
 	saving := make(chan struct{})
 	r.saving = saving
 	l.moveLocked(Suspend, why)
 	l.wg.Go(func() {
-		err := r.vm.Suspend(context.Background())
+		err := r.vm.Suspend(context.Background(), wanted)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		defer close(saving)
@@ -364,7 +368,9 @@ func (l *Life) saveLocked(r *run, why string) {
 		}
 		r.saving = nil
 		r.unsaved = err
-		l.noticeLocked("The engine could not be suspended, and goes on: " + asFailure(err).Summary)
+		if !errors.Is(err, ErrWanted) {
+			l.noticeLocked("The engine could not be suspended, and goes on: " + asFailure(err).Summary)
+		}
 		l.moveLocked(Unsaved, before)
 	})
 }

@@ -31,7 +31,10 @@ func (v *fakeVM) Stop(context.Context) error {
 	v.end(nil)
 	return nil
 }
-func (v *fakeVM) Suspend(context.Context) error {
+func (v *fakeVM) Suspend(_ context.Context, wanted func() bool) error {
+	if wanted != nil && wanted() {
+		return ErrWanted
+	}
 	time.Sleep(time.Second)
 	if v.dies {
 		v.end(&api.Failure{Cause: "crashed", Summary: "It crashed."})
@@ -270,11 +273,11 @@ func TestSleep(t *testing.T) {
 	ctx := context.Background()
 	try(t, "a suspended engine is brought back by a start", func(t *testing.T, w *world) {
 		w.up(t)
-		if err := w.Suspend(ctx, "test"); err != nil {
+		if err := w.Suspend(ctx, "test", nil); err != nil {
 			t.Fatal(err)
 		}
 		want(t, w, api.Suspended)
-		if err := w.Suspend(ctx, "again"); err != nil {
+		if err := w.Suspend(ctx, "again", nil); err != nil {
 			t.Errorf("Suspend of a suspended engine = %v; want nil", err)
 		}
 		w.up(t)
@@ -285,7 +288,7 @@ func TestSleep(t *testing.T) {
 	})
 	try(t, "who may wake it waits for the save and gets the next machine, who may not is told at once", func(t *testing.T, w *world) {
 		first := w.up(t)
-		go w.Suspend(ctx, "test")
+		go w.Suspend(ctx, "test", nil)
 		want(t, w, api.Suspending)
 		if _, err := w.Await(ctx, ""); !errors.Is(err, ErrSuspended) {
 			t.Errorf("Await of a passive caller = %v; want ErrSuspended", err)
@@ -300,7 +303,7 @@ func TestSleep(t *testing.T) {
 	try(t, "an engine that cannot be saved goes on, and both the caller and the notices say why", func(t *testing.T, w *world) {
 		vm := w.up(t)
 		vm.unsaved = errors.New("no room")
-		if err := w.Suspend(ctx, "test"); err == nil || !strings.Contains(err.Error(), "no room") {
+		if err := w.Suspend(ctx, "test", nil); err == nil || !strings.Contains(err.Error(), "no room") {
 			t.Errorf("Suspend = %v; want why", err)
 		}
 		want(t, w, api.Running)
@@ -308,14 +311,24 @@ func TestSleep(t *testing.T) {
 			t.Errorf("notices %v; want why", s.Notices)
 		}
 		vm.unsaved = nil
-		if err := w.Suspend(ctx, "test"); err != nil {
+		if err := w.Suspend(ctx, "test", nil); err != nil {
 			t.Errorf("the next Suspend = %v; want nil", err)
+		}
+	})
+	try(t, "an engine that is wanted in the last moment goes on without a word", func(t *testing.T, w *world) {
+		w.up(t)
+		if err := w.Suspend(ctx, "idle", func() bool { return true }); !errors.Is(err, ErrWanted) {
+			t.Errorf("Suspend = %v; want ErrWanted", err)
+		}
+		want(t, w, api.Running)
+		if s, _ := w.State(); len(s.Notices) != 0 {
+			t.Errorf("notices %v; want none", s.Notices)
 		}
 	})
 	try(t, "a machine that ends while it is saved is started again, cold", func(t *testing.T, w *world) {
 		vm := w.up(t)
 		vm.unsaved, vm.dies = errors.New("it is gone"), true
-		if err := w.Suspend(ctx, "test"); err == nil {
+		if err := w.Suspend(ctx, "test", nil); err == nil {
 			t.Error("Suspend = nil; want an error")
 		}
 		want(t, w, api.Starting)
@@ -327,7 +340,7 @@ func TestSleep(t *testing.T) {
 	})
 	try(t, "a state that cannot be used is a cold start that says so", func(t *testing.T, w *world) {
 		w.up(t)
-		w.Suspend(ctx, "test")
+		w.Suspend(ctx, "test", nil)
 		w.cold.Store(true)
 		go w.Start(ctx, "test")
 		want(t, w, api.Starting)
@@ -339,7 +352,7 @@ func TestSleep(t *testing.T) {
 	})
 	try(t, "a stop of a suspended engine brings it back to stop it in order", func(t *testing.T, w *world) {
 		w.up(t)
-		w.Suspend(ctx, "test")
+		w.Suspend(ctx, "test", nil)
 		go func() { w.outcome <- nil }()
 		if err := w.Stop(ctx, "test"); err != nil {
 			t.Fatal(err)
@@ -351,7 +364,7 @@ func TestSleep(t *testing.T) {
 	})
 	try(t, "a daemon that leaves keeps what is suspended, and waits for a save", func(t *testing.T, w *world) {
 		w.up(t)
-		go w.Suspend(ctx, "test")
+		go w.Suspend(ctx, "test", nil)
 		want(t, w, api.Suspending)
 		if err := w.Leave(ctx, "test"); err != nil {
 			t.Fatal(err)
@@ -360,7 +373,7 @@ func TestSleep(t *testing.T) {
 	})
 	try(t, "a stop during a resume wins", func(t *testing.T, w *world) {
 		w.up(t)
-		w.Suspend(ctx, "test")
+		w.Suspend(ctx, "test", nil)
 		started := make(chan error, 1)
 		go func() { started <- w.Start(ctx, "test") }()
 		want(t, w, api.Resuming)

@@ -33,6 +33,7 @@ type Values struct {
 	PublishAll  bool   // published ports that name no address are on all of the host's, not on loopback alone
 	SSHAgent    string // off, or a path; empty: what the environment says
 	Proxy       Proxy
+	Sleep       Sleep
 	Engine      json.RawMessage // empty: nothing is overridden
 }
 
@@ -125,6 +126,7 @@ var schema = []key{
 		take: func(v *Values, s string) { v.DataFolder = s },
 	},
 	sharesKey,
+	sleepKeys[0], sleepKeys[1], sleepKeys[2],
 	{
 		name: "accelerator", kind: "choice", applies: restart, description: "What runs the VM's code. auto takes the best that is proven to work.",
 		fallback: func(Host) string { return "auto" },

