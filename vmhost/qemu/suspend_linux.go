@@ -130,9 +130,11 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 			os.RemoveAll(making)
 		}
 	}()
+	begun := time.Now()
 	if err := m.unplug(); err != nil {
 		return fmt.Errorf("suspend the machine: %w", err)
 	}
+	m.log.Debug("save", "done", "unplug", "after", time.Since(begun))
 	if err := m.save(ctx, making, dir, beside); err != nil {
 		// QEMU takes its disks again, and the guest its device.
 		if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.ctxDone() == nil {

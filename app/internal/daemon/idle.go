@@ -23,7 +23,7 @@ const idleEvery = 5 * time.Second
 // What containers that do nothing may still use in each second: a process that wakes up now and then, and the
 // words that interfaces say of themselves.
 const (
-	idleProcessor = 20 * time.Millisecond
+	idleProcessor = 50 * time.Millisecond
 	idleTraffic   = 512 // bytes
 )
 

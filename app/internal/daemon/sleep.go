@@ -205,9 +205,11 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
 	}
 	begun := time.Now()
+	took := func(what string) { v.d.log.Debug("suspend", "done", what, "after", time.Since(begun)) }
 	if err := v.d.front.Snapshot(ctx, v); err != nil {
 		v.d.log.Warn("passive calls will wake the engine", "err", err)
 	}
+	took("snapshot")
 	if wanted != nil && wanted() {
 		v.d.front.Resume()
 		v.d.ports.Lead(v)
@@ -220,6 +222,7 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 		v.d.log.Warn("suspend", "err", err)
 	}
 	cancel()
+	took("hang up")
 	asleep := make(chan struct{})
 	v.mu.Lock()
 	v.asleep, v.client = asleep, nil
@@ -234,6 +237,7 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 			err = fmt.Errorf("the guest did not write what it holds to its disk in %v", sleepPatience)
 		}
 	}
+	took("guest")
 	if err == nil {
 		err = s.Suspend(ctx, v.d.saved(), v.leave)
 	}
