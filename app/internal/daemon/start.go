@@ -605,7 +605,6 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	if err := v.changePorts(func() error { v.d.ports.Lead(v); return nil }); err != nil {
 		return err
 	}
-	v.d.front.Resume()
 	v.sessions.Do(func() {
 		go v.keep("asks", v.asksSession)
 		if v.folders != nil && v.folders.fs != nil {
