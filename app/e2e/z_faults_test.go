@@ -4,6 +4,9 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,7 +79,7 @@ func TestZ03HypervisorKilledRestartsOnce(t *testing.T) {
 	// What was written must be on the disk: a killed hypervisor is a pulled plug for the guest.
 	output(t, cove("shell", "--", "sync"))
 	pid := one(t, "qemu-system")
-	hung := docker("run", "--rm", "--name", "hung", image, "sleep", "1d")
+	hung := docker("run", "--rm", "--name", "hung", "-p", "7", image, "/bin/probe", "echo", "7")
 	if err := hung.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -84,9 +87,24 @@ func TestZ03HypervisorKilledRestartsOnce(t *testing.T) {
 		out, err := docker("ps", "-q", "--filter", "name=hung", "--filter", "status=running").Output()
 		return err == nil && len(out) > 0
 	})
+	at := hostPort(t, "hung", "tcp")
+	answers(t, "tcp", at)
+	cut, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cut.Close()
+	cut.SetDeadline(time.Now().Add(patience))
+	io.WriteString(cut, "half")
+	if _, err := io.ReadFull(cut, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
 	syscall.Kill(pid, syscall.SIGKILL)
 	if err := hung.Wait(); err == nil {
 		t.Error("a docker run whose VM was killed ended well")
+	}
+	if _, err := io.ReadAll(cut); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("an answer whose VM was killed ended with %v; want a reset", err)
 	}
 	eventually(t, "the engine after the hypervisor was killed", func() bool { return pingOnce() == nil })
 	if again := one(t, "qemu-system"); again == pid {
