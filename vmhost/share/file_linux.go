@@ -75,6 +75,9 @@ func (f *FS) openOut(n *node, fd int, flags uint32, out *fuse.OpenOut) fuse.Stat
 	if f.nodes.unchanged(n, stampOf(&st)) {
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
+	if h.flags&direct != 0 {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
 	return fuse.OK
 }
 

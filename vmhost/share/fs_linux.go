@@ -119,6 +119,7 @@ func MountOptions() *fuse.MountOptions {
 		// containers, never block a request here, and end with their process.
 		EnableLocks: false,
 		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_ATOMIC_O_TRUNC |
+			fuse.CAP_DIRECT_IO_ALLOW_MMAP | // see direct
 			// We clear setuid and setgid on write, or the kernel would ask for security.capability before
 			// each one.
 			fuse.CAP_HANDLE_KILLPRIV_V2,

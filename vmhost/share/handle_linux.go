@@ -22,6 +22,12 @@ type handle struct {
 	closed bool
 }
 
+// direct, in a handle's flags, has the guest's kernel pass reads and writes on and keep nothing of them. A file
+// that is open for writing alone is so: what is written goes to the host at once anyway, and a kernel that
+// keeps it first asks whether the file has capabilities to lose. As long as one is, so is whoever opens the
+// same file, because direct writes and kept pages do not know of each other.
+const direct = 1 << 31
+
 // again opens what an open file is as a path.
 func (h *handle) again() (int, error) { return again(h.fd, unix.O_PATH) }
 
@@ -46,7 +52,7 @@ func (f *FS) addHandle(n *node, fd int, flags uint32) (*handle, error) {
 	h := &handle{id: t.next, node: n, fd: fd, flags: flags}
 	t.next++
 	t.byID[h.id] = h
-	f.nodes.opened(h)
+	f.nodes.openedAnew(h)
 	return h, nil
 }
 
@@ -114,6 +120,18 @@ func (t *handleTable) closeAll() {
 		h.close()
 	}
 	clear(t.byID)
+}
+
+// openedAnew tells a node of a handle, and decides whether it is direct.
+func (t *table) openedAnew(h *handle) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if others := h.node.open; len(others) > 0 {
+		h.flags |= others[0].flags & direct
+	} else if h.flags&unix.O_ACCMODE == unix.O_WRONLY {
+		h.flags |= direct
+	}
+	h.node.open = append(h.node.open, h)
 }
 
 // opened and released tell a node of its handles: a deleted file that is open has no other way to it.

@@ -333,3 +333,54 @@ func TestTheShortestRequestsAreAnswered(t *testing.T) {
 		}
 	}
 }
+
+// A log that one process writes and others follow: they see each line whole and in its place, however they
+// read, and never the zeros of a page that was read too early.
+func TestWhoFollowsAFileReadsWhatWasWritten(t *testing.T) {
+	_, _, guest := one(t)
+	for round := range 20 {
+		name := fmt.Sprint(guest, "/log", round)
+		w, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const lines = 200
+		line := func(i int) string { return fmt.Sprintf("line %05d of a log\n", i) }
+		var wg sync.WaitGroup
+		for reader := range 3 {
+			wg.Go(func() {
+				r, err := os.Open(name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer r.Close()
+				var got []byte
+				b := make([]byte, 100)
+				for end := time.Now().Add(20 * time.Second); len(got) < lines*len(line(0)); {
+					if time.Now().After(end) {
+						t.Errorf("reader %d has %d bytes after 20 s", reader, len(got))
+						return
+					}
+					if reader == 2 { // opens anew each time
+						got, _ = os.ReadFile(name)
+						continue
+					}
+					n, _ := r.Read(b)
+					got = append(got, b[:n]...)
+				}
+				for i := range lines {
+					if s := string(got[i*len(line(0)):][:len(line(0))]); s != line(i) {
+						t.Errorf("reader %d: line %d is %q", reader, i, s)
+						return
+					}
+				}
+			})
+		}
+		for i := range lines {
+			w.WriteString(line(i))
+		}
+		w.Close()
+		wg.Wait()
+	}
+}

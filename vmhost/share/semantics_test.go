@@ -289,6 +289,45 @@ var semantics = []struct {
 		c, err := os.ReadFile(d + "/f")
 		return string(c) + fmt.Sprint(err)
 	}},
+	{"what one writes, others read and have mapped, and the other way round", func(t *testing.T, d string) (s string) {
+		w, err := os.OpenFile(d+"/f", os.O_CREATE|os.O_WRONLY, 0644)
+		if err != nil {
+			return err.Error()
+		}
+		defer w.Close()
+		w.WriteString("aaaaaaaa")
+		r, _ := os.Open(d + "/f")
+		defer r.Close()
+		rw, _ := os.OpenFile(d+"/f", os.O_RDWR, 0)
+		defer rw.Close()
+		read, err := unix.Mmap(int(r.Fd()), 0, 8, unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return err.Error()
+		}
+		defer unix.Munmap(read)
+		both, err := unix.Mmap(int(rw.Fd()), 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return err.Error()
+		}
+		defer unix.Munmap(both)
+		see := func() {
+			b := make([]byte, 9)
+			n, err := r.ReadAt(b, 0)
+			s += fmt.Sprint(string(b[:n]), err, string(read), string(both), " ")
+		}
+		see()
+		w.WriteAt([]byte("b"), 1)
+		see()
+		both[2] = 'c'
+		unix.Msync(both, unix.MS_SYNC)
+		see()
+		w.WriteAt([]byte("d"), 3)
+		rw.WriteAt([]byte("e"), 4)
+		see()
+		w.Truncate(6)
+		left, err := os.ReadFile(d + "/f")
+		return s + string(left) + fmt.Sprint(err)
+	}},
 	{"user attributes are set, listed, read, too long for the buffer, and removed", func(t *testing.T, d string) string {
 		os.WriteFile(d+"/f", nil, 0644)
 		e1 := unix.Setxattr(d+"/f", "user.a", []byte("value"), unix.XATTR_CREATE)
