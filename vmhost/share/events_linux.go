@@ -48,10 +48,15 @@ type queue struct {
 	forget  bool             // the guest is to be told to forget
 	unheard bool             // what was told last was not answered yet
 	stale   bool             // changes have waited for too long, and the guest was told to forget
+	paced   map[content]*pace
+	pacer   *time.Timer
 }
 
 func (q *queue) clear() {
-	*q = queue{next: q.next, going: map[place]int{}, written: map[content]bool{}, ready: make(chan struct{}, 1)}
+	if q.pacer != nil {
+		q.pacer.Stop()
+	}
+	*q = queue{next: q.next, going: map[place]int{}, written: map[content]bool{}, paced: map[content]*pace{}, ready: make(chan struct{}, 1)}
 }
 
 func (w *watcher) queueUp(e event) {
@@ -66,21 +71,100 @@ func (w *watcher) queueUp(e event) {
 		return
 	}
 	switch e.op {
-	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes, protocol.FileLooked:
+	case protocol.FileLooked:
 		if q.written[e.content()] {
+			return
+		}
+		q.written[e.content()] = true
+	case protocol.FileModified, protocol.FileWritten, protocol.FileAttributes:
+		if q.written[e.content()] || w.holdsLocked(&e) {
 			return
 		}
 		q.written[e.content()] = true
 	case protocol.FileDeleted, protocol.FileRenamed:
 		q.going[e.from]++
 	}
+	q.addLocked(&e)
+	if e.op == protocol.FileRenamed && e.to.dir != nil && e.kind == unix.S_IFREG && q.changedLocked(e.from) {
+		// What waits to be told of it is not found by its old name.
+		q.addLocked(&event{op: protocol.FileLooked, kind: e.kind, from: e.to})
+	}
+}
+
+func (q *queue) addLocked(e *event) {
 	q.next++
 	e.seq, e.at = q.next, time.Now()
-	q.waiting = append(q.waiting, &e)
+	q.waiting = append(q.waiting, e)
 	select {
 	case q.ready <- struct{}{}:
 	default:
 	}
+}
+
+// pace is how often one kind of change of one file is told. The first is told at once, and what comes soon
+// after it together, after a pause that grows as long as there is more: a log that the host writes all the
+// time would otherwise keep the guest busy.
+type pace struct {
+	until time.Time
+	pause time.Duration
+	held  *event
+}
+
+const (
+	firstPause = 50 * time.Millisecond
+	maxPause   = 800 * time.Millisecond
+)
+
+// holdsLocked says whether a change is told later.
+func (w *watcher) holdsLocked(e *event) bool {
+	q := &w.queue
+	if p := q.paced[e.content()]; p != nil {
+		p.held = e
+		return true
+	}
+	q.paced[e.content()] = &pace{until: time.Now().Add(firstPause), pause: firstPause}
+	if q.pacer == nil {
+		q.pacer = time.AfterFunc(firstPause, func() { w.tellHeld(false) })
+	}
+	return false
+}
+
+// tellHeld tells what was held for long enough, or all.
+func (w *watcher) tellHeld(all bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	q, now := &w.queue, time.Now()
+	for c, p := range q.paced {
+		switch {
+		case now.Before(p.until) && !(all && p.held != nil):
+		case p.held == nil:
+			delete(q.paced, c)
+		default:
+			if !q.written[c] {
+				q.written[c] = true
+				q.addLocked(p.held)
+			}
+			p.pause = min(2*p.pause, maxPause)
+			p.held, p.until = nil, now.Add(p.pause)
+		}
+	}
+	if q.pacer != nil {
+		q.pacer.Stop()
+	}
+	if q.pacer = nil; len(q.paced) > 0 {
+		q.pacer = time.AfterFunc(firstPause, func() { w.tellHeld(false) })
+	}
+}
+
+// changedLocked says whether a file was changed that had this name, and the guest may not have looked yet.
+func (q *queue) changedLocked(at place) bool {
+	for _, op := range []string{protocol.FileModified, protocol.FileWritten, protocol.FileAttributes} {
+		c := content{op, unix.S_IFREG, at}
+		if q.written[c] || q.paced[c] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // entered takes a name that came, went, or came from a place that nobody watches.

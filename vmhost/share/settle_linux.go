@@ -76,6 +76,7 @@ func (w *watcher) askToForget() {
 
 // flush waits until the guest has heard all that there is to tell.
 func (w *watcher) flush(ctx context.Context) error {
+	w.tellHeld(true)
 	for {
 		w.mu.Lock()
 		q := &w.queue

@@ -172,3 +172,49 @@ func TestAFolderThatChangesTwiceInATick(t *testing.T) {
 		return true
 	})
 }
+
+// A file that the host writes all the time is told now and then, the last change of all too; what happens to
+// names meanwhile is told at once.
+func TestAFileThatKeepsChangingIsToldNowAndThen(t *testing.T) {
+	f, host, guest := one(t)
+	os.WriteFile(host+"/log", nil, 0644)
+	os.Stat(guest + "/log")
+	var mu sync.Mutex
+	modified, last, names := 0, time.Time{}, map[string]time.Time{}
+	told(t, f, func(e *protocol.FileEvents) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range e.Events {
+			switch {
+			case e.Op == protocol.FileModified && string(e.Name) == "log":
+				modified, last = modified+1, time.Now()
+			case e.Op == protocol.FileCreated:
+				names[string(e.Name)] = time.Now()
+			}
+		}
+	})
+	log, err := os.OpenFile(host+"/log", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	begun := time.Now()
+	writes := 0
+	for time.Since(begun) < 3*time.Second {
+		log.WriteString("a line\n")
+		writes++
+		time.Sleep(time.Millisecond)
+	}
+	os.Mkdir(host+"/d", 0755)
+	end := time.Now()
+	waitFor(t, "the folder", func() bool { mu.Lock(); defer mu.Unlock(); return !names["d"].IsZero() })
+	waitFor(t, "the last change", func() bool { mu.Lock(); defer mu.Unlock(); return last.After(end) })
+	took := time.Since(begun)
+	mu.Lock()
+	defer mu.Unlock()
+	// At once, after 50 ms, 100 more, 200, 400, and then every 800 ms.
+	if most := 6 + int(took/maxPause); modified > most {
+		t.Errorf("%d writes were told %d times in %v; want at most %d", writes, modified, took, most)
+	}
+	t.Logf("%d writes in 3 s were told %d times, and a folder's name after %v", writes, modified, names["d"].Sub(end))
+}

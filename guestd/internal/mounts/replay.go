@@ -65,6 +65,8 @@ func (r *Replayer) replay(conn io.ReadWriter) error {
 		return fmt.Errorf("no folders of the host are mounted at %s (%v)", r.Root, err)
 	}
 	in, out := protocol.NewReader(conn), protocol.NewWriter(conn)
+	script := -1
+	defer func() { unix.Close(script) }()
 	if err := out.Write(protocol.Message{FileReplayer: &protocol.FileReplayer{Thread: uint32(unix.Gettid())}}); err != nil {
 		return err
 	}
@@ -82,7 +84,13 @@ func (r *Replayer) replay(conn io.ReadWriter) error {
 		var last uint64
 		for _, e := range m.FileEvents.Events {
 			last = e.Seq
-			if err := replayOne(root, e); err != nil {
+			if script < 0 { // the host shows it once it knows who replays
+				script, err = folder(root, "")
+				if err != nil {
+					return fmt.Errorf("open the folder of what is replayed: %w", err)
+				}
+			}
+			if err := replayOne(root, script, e); err != nil {
 				// Most often something was changed again meanwhile, which is a later event.
 				slog.Debug("replay of a change", "op", e.Op, "err", err)
 			}
@@ -110,15 +118,10 @@ func DropNames() error {
 	return nil
 }
 
-func replayOne(root int, e protocol.FileEvent) error {
-	script, err := folder(root, nil)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(script)
+func replayOne(root, script int, e protocol.FileEvent) error {
 	var st unix.Stat_t
 	unix.Fstatat(script, strconv.FormatUint(e.Seq, 10), &st, unix.AT_SYMLINK_NOFOLLOW) // never there: it says what comes
-	dir, err := folder(root, e.Dir)
+	dir, err := folder(root, string(e.Dir))
 	if err != nil {
 		return err
 	}
@@ -134,7 +137,7 @@ func replayOne(root int, e protocol.FileEvent) error {
 		}
 		return unix.Unlinkat(dir, name, flags)
 	case protocol.FileRenamed:
-		to, err := folder(root, e.ToDir)
+		to, err := folder(root, string(e.ToDir))
 		if err != nil {
 			return err
 		}
@@ -148,12 +151,11 @@ func replayOne(root int, e protocol.FileEvent) error {
 
 // folder opens a folder of the shares. A container may have put a link in its place, which would lead to
 // the guest's own files: it is not followed, and neither is a mount.
-func folder(root int, path []byte) (int, error) {
-	p := string(path)
-	if p == "" {
-		p = protocol.ReplayFolder
+func folder(root int, path string) (int, error) {
+	if path == "" {
+		path = protocol.ReplayFolder
 	}
-	return unix.Openat2(root, p, &unix.OpenHow{
+	return unix.Openat2(root, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	})
