@@ -187,7 +187,7 @@ func TestAnEngineThatCannotBeSavedGoesOn(t *testing.T) {
 func TestSettingsChangedWhileAsleep(t *testing.T) {
 	w := asleep(t, &fakevm.Driver{})
 	ctx := context.Background()
-	if _, err := w.Set(ctx, "cpus", "1"); err != nil {
+	if _, err := w.Set(ctx, "cpus", "1", false); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Start(ctx); err != nil {
