@@ -35,6 +35,7 @@ func begun(t *testing.T, id string) string {
 
 type portLine struct {
 	Address, Protocol, Fault string
+	Container                struct{ Name string }
 	Total, Open, Dropped     int
 }
 
@@ -47,7 +48,7 @@ func portLines(t *testing.T) (all []portLine) {
 }
 
 func TestConnectionsToAPublishedPortWakeTheEngine(t *testing.T) {
-	id := published(t, "echo", "-p", "7")
+	id := published(t, "echo", "--name", "sleeper", "-p", "7")
 	at, was := hostPort(t, id, "tcp"), begun(t, id)
 	answers(t, "tcp", at)
 	before, err := net.Dial("tcp", at)
@@ -64,7 +65,7 @@ func TestConnectionsToAPublishedPortWakeTheEngine(t *testing.T) {
 	if _, err := io.ReadAll(before); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a connection from before the sleep ended with %v; want a reset", err)
 	}
-	if l := portLines(t); len(l) != 1 || l[0].Address != at || phase() != "suspended" {
+	if l := portLines(t); len(l) != 1 || l[0].Address != at || l[0].Container.Name != "sleeper" || phase() != "suspended" {
 		t.Errorf("while it sleeps the ports are %+v, and the engine is %s after that question", l, phase())
 	}
 	started := time.Now()

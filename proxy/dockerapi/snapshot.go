@@ -128,6 +128,20 @@ func (f *Front) awaitSettled(ctx context.Context, settled <-chan struct{}) bool 
 	return true
 }
 
+// Recall answers a passive call from the snapshot, whatever the engine does: it wakes nobody and waits for
+// nobody. What the snapshot does not know is an error.
+func (f *Front) Recall(r *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	s := f.snapshot
+	f.mu.Unlock()
+	if s != nil {
+		if a := s.find(asked(r)); a != nil {
+			return s.response(r, a, f.now()), nil
+		}
+	}
+	return nil, fmt.Errorf("%s %s is not in the snapshot of the engine", r.Method, r.URL.Path)
+}
+
 // taking is a snapshot that is being taken.
 type taking struct {
 	life   *life

@@ -64,6 +64,17 @@ func TestPassiveCallsOfASleepingEngineAreAnsweredAsAwake(t *testing.T) {
 			t.Errorf("headers of %s = %v asleep and %v awake; want the same", call, resp.Header, heads[call])
 		}
 	}
+	list, err := http.NewRequest("GET", "http://engine/v1.45/containers/json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := b.Recall(list); err != nil || resp.StatusCode != 200 {
+		t.Errorf("Recall of the containers = %+v, %v", resp, err)
+	}
+	list.URL.Path = "/v1.45/system/df"
+	if resp, err := b.Recall(list); err == nil {
+		t.Errorf("Recall of what is not known = %+v", resp)
+	}
 	if n := b.wakeups(); n != 0 {
 		t.Errorf("passive calls woke the engine %d times", n)
 	}

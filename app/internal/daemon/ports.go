@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -24,15 +25,17 @@ const namesPatience = 10 * time.Second
 func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
 	waiting, cancel := context.WithTimeout(ctx, enginePatience)
 	defer cancel()
-	var containers []container.Summary
+	var engine http.RoundTripper = recalled{d.front}
 	v, err := d.life.Await(waiting, "")
 	switch {
 	case err == nil:
-		if containers, err = v.(*vm).containers(ctx); err != nil {
-			d.log.Warn("list containers for their ports", "err", err)
-		}
+		engine = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return v.(*vm).Dial(ctx, dockerapi.Service) }}
 	case !errors.Is(err, lifecycle.ErrSuspended):
 		return nil, err
+	}
+	containers, err := containersOf(ctx, engine)
+	if err != nil {
+		d.log.Warn("list containers for their ports", "err", err)
 	}
 	out := []api.Port{}
 	for _, p := range d.ports.List() {
@@ -45,12 +48,17 @@ func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
 	return out, nil
 }
 
-// containers are those that run.
-func (v *vm) containers(ctx context.Context) ([]container.Summary, error) {
+// recalled is an engine that sleeps, as far as its snapshot goes.
+type recalled struct{ front *dockerapi.Front }
+
+func (r recalled) RoundTrip(q *http.Request) (*http.Response, error) { return r.front.Recall(q) }
+
+// containersOf are those that run.
+func containersOf(ctx context.Context, engine http.RoundTripper) ([]container.Summary, error) {
 	ctx, cancel := context.WithTimeout(ctx, namesPatience)
 	defer cancel()
-	c, err := client.NewClientWithOpts(client.WithHost("tcp://engine"), client.WithAPIVersionNegotiation(),
-		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) { return v.Dial(ctx, dockerapi.Service) }))
+	// Wrapped, so that the client does not set it up for a proxy of the environment.
+	c, err := client.NewClientWithOpts(client.WithHTTPClient(&http.Client{Transport: struct{ http.RoundTripper }{engine}}), client.WithHost("http://engine"), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, err
 	}
