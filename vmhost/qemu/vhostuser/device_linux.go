@@ -18,6 +18,8 @@ const (
 	reqSetOwner            = 3
 	reqResetOwner          = 4
 	reqSetMemTable         = 5
+	reqSetLogBase          = 6
+	reqSetLogFD            = 7
 	reqSetVringNum         = 8
 	reqSetVringAddr        = 9
 	reqSetVringBase        = 10
@@ -31,6 +33,8 @@ const (
 	reqSetVringEnable      = 18
 	reqGetConfig           = 24
 	reqSetConfig           = 25
+	reqSetDeviceStateFD    = 42
+	reqCheckDeviceState    = 43
 )
 
 const (
@@ -49,6 +53,10 @@ const (
 	protocolMQ       = 1 << 0
 	protocolReplyAck = 1 << 3
 	protocolConfig   = 1 << 9
+
+	// What QEMU wants of a device before it saves a machine that has it.
+	featuresSaved = 1 << featLogAll
+	protocolSaved = 1<<1 | 1<<19 // LOG_SHMFD, DEVICE_STATE
 )
 
 // Handler is a device as its rings see it. Both are called with the device's lock held.
@@ -66,9 +74,14 @@ type Device struct {
 	handler Handler
 	config  []byte // the device's configuration space; nil where the front end has its own
 
+	// State, for one that can be saved with its machine; set before Serve.
+	State State
+
 	Mem   *Memory // guarded by the lock, like all below; nil without a front end
 	Rings []Ring
 
+	log    *dirtyLog     // nil before the front end gave one
+	logs   bool          // what is written into the guest's memory is to be noted there
 	front  *net.UnixConn // the front end that is served
 	closed bool
 }
@@ -130,7 +143,8 @@ func (d *Device) Serve(conn *net.UnixConn) error {
 type session struct {
 	d    *Device
 	conn *net.UnixConn
-	wg   sync.WaitGroup // of the goroutines that wait for kicks
+	wg   sync.WaitGroup // of the goroutines that wait for kicks, or move the state
+	move *move          // of the state; nil before the first
 }
 
 // message is one request. Descriptors that nobody took are closed after it.
@@ -231,9 +245,11 @@ func (s *session) end() {
 		*r = Ring{call: -1, limit: r.limit, life: r.life + 1}
 	}
 	d.setMemoryLocked(nil)
-	d.front = nil
+	d.setLogLocked(nil)
+	d.logs, d.front = false, nil
 	d.lock.Unlock()
 	s.conn.Close()
+	s.move.stop()
 	s.wg.Wait()
 }
 
@@ -247,11 +263,17 @@ var errShort = errors.New("too short")
 // handle does what a request asks. A nil answer is none.
 func (s *session) handle(m *message) ([]byte, error) {
 	d := s.d
+	if d.State != nil && m.request == reqCheckDeviceState {
+		return number(s.move.result()), nil // without the lock: the device may be needed meanwhile
+	}
 	d.lock.Lock()
 	defer d.lock.Unlock()
 	b := m.body
 	switch m.request {
 	case reqGetFeatures:
+		if d.State != nil {
+			return number(features | featuresSaved), nil
+		}
 		return number(features), nil
 	case reqGetProtocolFeatures:
 		return number(d.protocolFeatures()), nil
@@ -267,6 +289,7 @@ func (s *session) handle(m *message) ([]byte, error) {
 			d.Rings[i].eventIdx = le.Uint64(b)&(1<<featEventIdx) != 0
 			d.Rings[i].indirect = le.Uint64(b)&(1<<featIndirect) != 0
 		}
+		d.logs = le.Uint64(b)&(1<<featLogAll) != 0
 		return nil, nil
 	case reqSetOwner, reqSetProtocolFeatures, reqSetConfig, reqSetVringErr:
 		return nil, nil
@@ -284,6 +307,14 @@ func (s *session) handle(m *message) ([]byte, error) {
 			return nil, fmt.Errorf("no ring %d", i)
 		}
 		return s.ringLocked(m.request, &d.Rings[i], i, b)
+	case reqSetLogBase:
+		return number(0), d.takeLogLocked(m)
+	case reqSetLogFD:
+		return nil, nil // who made the log looks at it when it wants to
+	case reqSetDeviceStateFD:
+		if d.State != nil {
+			return s.moveLocked(m)
+		}
 	case reqSetVringKick, reqSetVringCall:
 		if len(b) < 8 {
 			return nil, errShort
@@ -311,10 +342,14 @@ func (s *session) handle(m *message) ([]byte, error) {
 }
 
 func (d *Device) protocolFeatures() uint64 {
-	if d.config == nil {
-		return protocolMQ | protocolReplyAck
+	p := uint64(protocolMQ | protocolReplyAck)
+	if d.config != nil {
+		p |= protocolConfig
 	}
-	return protocolMQ | protocolReplyAck | protocolConfig
+	if d.State != nil {
+		p |= protocolSaved
+	}
+	return p
 }
 
 // readConfig answers GET_CONFIG: offset, size, flags, then the device's configuration.
@@ -365,6 +400,7 @@ func (s *session) ringLocked(request uint32, r *Ring, i uint32, b []byte) ([]byt
 			return nil, errShort
 		}
 		r.descAddr, r.usedAddr, r.availAddr = le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])
+		r.logged, r.logAddr = value&ringLog != 0, le.Uint64(b[32:])
 		r.addressed, r.broken = true, false
 		return nil, r.translate(d.Mem)
 	case reqSetVringEnable:

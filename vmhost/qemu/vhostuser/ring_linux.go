@@ -21,6 +21,7 @@ const (
 	descIndirect = 4
 	descSize     = 16
 	noInterrupt  = 1 // avail.flags: the driver wants no notification
+	featLogAll   = 26
 	featIndirect = 28
 	featEventIdx = 29
 )
@@ -40,6 +41,9 @@ type Ring struct {
 	eventIdx, indirect            bool
 	limit                         int    // bytes of a buffer, each way
 	life                          uint64 // counts what ends the buffers that are out
+	log                           *dirtyLog
+	logged                        bool   // what is written into used is to be noted
+	logAddr                       uint64 // of used, for the log
 	enabled, addressed            bool
 	broken                        bool
 	kick                          *os.File
@@ -158,18 +162,28 @@ func (r *Ring) fail(why string) error {
 
 // Push gives a buffer back with n bytes written into it.
 func (r *Ring) Push(head uint16, n int) {
-	e := r.used[4+8*(uint32(r.usedIdx)&(r.num-1)):]
-	le.PutUint32(e, uint32(head))
-	le.PutUint32(e[4:], uint32(n))
+	at := 4 + 8*(uint32(r.usedIdx)&(r.num-1))
+	le.PutUint32(r.used[at:], uint32(head))
+	le.PutUint32(r.used[at+4:], uint32(n))
+	r.wroteUsed(uint64(at), 8)
 	r.usedIdx++
 	// Flags stay 0. The store orders the entry before the index for the guest.
 	atomic.StoreUint32(r.word(r.used), uint32(r.usedIdx)<<16)
+	r.wroteUsed(0, 4)
+}
+
+// wroteUsed notes that n bytes at an offset of used were written.
+func (r *Ring) wroteUsed(offset, n uint64) {
+	if r.logged {
+		r.log.mark(r.logAddr+offset, n)
+	}
 }
 
 // WantKicks asks the guest to tell of its next buffer; true if one came before it could see that.
 func (r *Ring) WantKicks() bool {
 	if r.eventIdx {
 		le.PutUint16(r.used[4+8*r.num:], r.last)
+		r.wroteUsed(4+8*uint64(r.num), 2)
 		// A locked operation orders this store before the load that follows.
 		atomic.AddUint32(new(uint32), 1)
 	}

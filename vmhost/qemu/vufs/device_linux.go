@@ -33,6 +33,9 @@ var le = binary.LittleEndian
 // Handler answers FUSE requests. in and out are byte streams in pieces; n is how much of out is written, 0
 // for a request that has no answer. An error is for one that could not be read at all. It is called from
 // many goroutines.
+//
+// One that is a vhostuser.State as well goes with its machine when that is saved. Without it QEMU saves no
+// machine that has the device.
 type Handler interface {
 	HandleRequest(in, out [][]byte) (n int, errno syscall.Errno)
 }
@@ -69,6 +72,9 @@ func New(handler Handler, log *slog.Logger) *Device {
 	d := &Device{handler: handler, log: log, patience: drainPatience, most: [rings]int{urgentWorkers, workers}, out: map[*request]struct{}{}}
 	d.idle = sync.NewCond(&d.mu)
 	d.half = vhostuser.New(&d.mu, (*queues)(d), rings, maxBuffer, nil)
+	if s, saves := handler.(vhostuser.State); saves {
+		d.half.State = &state{s, log}
+	}
 	return d
 }
 
@@ -165,6 +171,7 @@ func (d *Device) giveLocked(r *request, n int) {
 	if _, ours := d.out[r]; ours {
 		delete(d.out, r)
 		if ring := &d.half.Rings[r.ring]; ring.Life() == r.life {
+			d.half.WroteLocked(r.mem, r.chain.In, n)
 			ring.Push(r.chain.Head, n)
 			ring.Notify()
 		}
@@ -190,7 +197,9 @@ func (q *queues) ResetLocked() {
 		d.log.Warn("file sharing: a request did not end in time", "opcode", le.Uint32(r.head[4:]))
 		delete(d.out, r)
 		if ring := &d.half.Rings[r.ring]; ring.Life() == r.life {
-			ring.Push(r.chain.Head, fail(r.chain.In, r.unique, syscall.EINTR))
+			n := fail(r.chain.In, r.unique, syscall.EINTR)
+			d.half.WroteLocked(r.mem, r.chain.In, n)
+			ring.Push(r.chain.Head, n)
 			ring.Notify()
 		}
 	}
