@@ -76,6 +76,9 @@ func TestMemorySettingHoldsAtOnce(t *testing.T) {
 	if at := memoryNow(t); at.Withheld != 0 || strings.Contains(output(t, cove("config", "get", "memory")), value) {
 		t.Errorf("memory %+v after a dry run; want no change", at)
 	}
+	uses(t, "bystander", "memory", "1")
+	out = output(t, cove("config", "set", "memory", inMiB(before.Size+256*mib), "--dry-run"))
+	contains(t, "a dry run for more than the VM was started with", out, "after `cove restart`, which stops", "running container")
 	output(t, cove("config", "set", "memory", value))
 	eventually(t, "the guest does with less", func() bool { return memoryNow(t).Withheld == 256*mib })
 	output(t, docker("run", "--rm", image, "true"))

@@ -300,6 +300,9 @@ func (d *Daemon) Set(ctx context.Context, key, value string, dry bool) (api.Sett
 
 // Unset gives one its default again, or in a dry run says what that would come to.
 func (d *Daemon) Unset(ctx context.Context, key string, dry bool) (api.SettingChange, error) {
+	if key == "disk" {
+		return d.unsetDisk(ctx, dry)
+	}
 	c, err := d.change(dry, func(s *settings.Store) (api.SettingChange, error) { return s.Unset(key) })
 	if err != nil {
 		return c, err

@@ -26,6 +26,25 @@ const growPatience = time.Minute
 
 // setDisk changes the size of the data disk, which grows at once where an engine runs, and never shrinks.
 func (d *Daemon) setDisk(ctx context.Context, value string, dry bool) (api.SettingChange, error) {
+	return d.resizeDisk(ctx, value, dry, func(s *settings.Store) (api.SettingChange, error) { return s.Set("disk", value) })
+}
+
+// unsetDisk gives the setting its default again. A disk that is larger already stays as it is.
+func (d *Daemon) unsetDisk(ctx context.Context, dry bool) (api.SettingChange, error) {
+	unset := func(s *settings.Store) (api.SettingChange, error) { return s.Unset("disk") }
+	was, err := d.Setting("disk")
+	if err != nil { // the file needs mending, by this too
+		return d.change(dry, unset)
+	}
+	now, err := units.RAMInBytes(was.Value)
+	if size, derr := units.RAMInBytes(was.Default); err != nil || derr != nil || size <= now {
+		return d.change(dry, unset)
+	}
+	return d.resizeDisk(ctx, was.Default, dry, unset)
+}
+
+// resizeDisk makes a change of the setting and has the disk grow by it.
+func (d *Daemon) resizeDisk(ctx context.Context, value string, dry bool, set func(*settings.Store) (api.SettingChange, error)) (api.SettingChange, error) {
 	var before api.Setting
 	var size int64
 	c, err := d.change(dry, func(s *settings.Store) (api.SettingChange, error) {
@@ -39,7 +58,7 @@ func (d *Daemon) setDisk(ctx context.Context, value string, dry bool) (api.Setti
 					Why: fmt.Sprintf("the data disk has %s already, and a disk cannot shrink", units.BytesSize(float64(u.Size)))}
 			}
 		}
-		c, err := s.Set("disk", value)
+		c, err := set(s)
 		size = s.Values().Disk
 		return c, err
 	})

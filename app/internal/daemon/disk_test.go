@@ -138,3 +138,31 @@ func TestFullNotice(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDefaultOfTheDiskHoldsAtOnceToo(t *testing.T) {
+	w := newWorld(t, &fakevm.Driver{})
+	ctx := context.Background()
+	file := w.home.Dir("vm", profile, "data.raw")
+	if _, err := w.Set(ctx, "disk", "8GiB", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := w.Unset(ctx, "disk", false); err != nil || c.Restart || c.Value != "64GiB" {
+		t.Errorf("Unset = %+v, %v; want the default at once", c, err)
+	}
+	if st, err := os.Stat(file); err != nil || st.Size() != 64<<30 {
+		t.Errorf("the disk is %v, %v; want 64 GiB", st.Size()>>30, err)
+	}
+	// A disk that has more already keeps it, and the setting may go all the same.
+	if _, err := w.Set(ctx, "disk", "80GiB", false); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := w.Unset(ctx, "disk", false); err != nil || c.Restart {
+		t.Errorf("Unset = %+v, %v of a disk that is larger; want it taken", c, err)
+	}
+	if st, err := os.Stat(file); err != nil || st.Size() != 80<<30 {
+		t.Errorf("the disk is %v, %v; want 80 GiB", st.Size()>>30, err)
+	}
+}
