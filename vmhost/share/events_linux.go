@@ -85,8 +85,8 @@ func (w *watcher) queueUp(e event) {
 		q.going[e.from]++
 	}
 	q.addLocked(&e)
-	if e.op == protocol.FileRenamed && e.to.dir != nil && e.kind == unix.S_IFREG && q.changedLocked(e.from) {
-		// What waits to be told of it is not found by its old name.
+	if e.op == protocol.FileRenamed && e.to.dir != nil && e.subject != nil && e.kind == unix.S_IFREG {
+		// What is yet to be told of its content is not found by its old name.
 		q.addLocked(&event{op: protocol.FileLooked, kind: e.kind, from: e.to})
 	}
 }
@@ -154,17 +154,6 @@ func (w *watcher) tellHeld(all bool) {
 	if q.pacer = nil; len(q.paced) > 0 {
 		q.pacer = time.AfterFunc(firstPause, func() { w.tellHeld(false) })
 	}
-}
-
-// changedLocked says whether a file was changed that had this name, and the guest may not have looked yet.
-func (q *queue) changedLocked(at place) bool {
-	for _, op := range []string{protocol.FileModified, protocol.FileWritten, protocol.FileAttributes} {
-		c := content{op, unix.S_IFREG, at}
-		if q.written[c] || q.paced[c] != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // entered takes a name that came, went, or came from a place that nobody watches.

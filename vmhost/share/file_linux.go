@@ -29,7 +29,8 @@ func (s stamp) digest() uint64 {
 	return h | 1
 }
 
-// Open opens a file. The page cache of the guest stays if the file is as it was at the last open.
+// Open opens a file. The page cache of the guest stays if the file is as it was at the last open. If it is not
+// as the guest was told, or was replaced, the guest looks its name up again, and so opens what is there now.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	writes := in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0
 	replaying := f.replaying(&in.InHeader)
@@ -40,6 +41,9 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	defer f.nodes.done(p)
 	if n.kind != unix.S_IFREG {
 		return fuse.EINVAL // FIFOs, sockets and devices are the guest kernel's own
+	}
+	if !replaying && f.isNews(n, p.fd) {
+		return fuse.Status(unix.ESTALE)
 	}
 	if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 && in.Flags&unix.O_TRUNC != 0 {
 		if err := f.dropPrivilege(n, p.fd); err != nil {
@@ -58,6 +62,17 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		return status(err)
 	}
 	return f.openOut(n, fd, flags, out)
+}
+
+// isNews says whether a file differs from what the guest's kernel was told of it; once for each difference,
+// because who opens by another way than a name cannot look again.
+func (f *FS) isNews(n *node, fd int) bool {
+	st, err := stat(fd)
+	if err != nil || n.busy.Load() > 0 {
+		return false
+	}
+	seen, now := n.seen.Load(), stampOf(&st).digest()
+	return seen != 0 && seen != now && n.refused.Swap(now) != now
 }
 
 func (f *FS) openOut(n *node, fd int, flags uint32, out *fuse.OpenOut) fuse.Status {

@@ -59,14 +59,15 @@ type node struct {
 	closed   int    // closes of the guest's that are to come back as changes
 	closedAt time.Time
 
-	local bool          // of a folder: see isLocal; never changes
-	busy  atomic.Int32  // changes of the guest's that are under way
-	turn  atomic.Uint32 // changes of the guest's that were begun
-	seen  atomic.Uint64 // stamp.digest of what the guest was told last, or left; 0 for nothing yet
-	until atomic.Int64  // for how long the guest's kernel may keep what it was told; nanoseconds of Unix time
-	slept atomic.Bool   // it comes of a saved state, and was not looked at since
-	watch int32         // of inotify, 0 for none; under watcher.mu
-	ghost bool          // stands in for a file that there is no more
+	local   bool          // of a folder: see isLocal; never changes
+	busy    atomic.Int32  // changes of the guest's that are under way
+	turn    atomic.Uint32 // changes of the guest's that were begun
+	seen    atomic.Uint64 // stamp.digest of what the guest was told last, or left; 0 for nothing yet
+	refused atomic.Uint64 // stamp.digest for which an open was refused; see isNews
+	until   atomic.Int64  // for how long the guest's kernel may keep what it was told; nanoseconds of Unix time
+	slept   atomic.Bool   // it comes of a saved state, and was not looked at since
+	watch   int32         // of inotify, 0 for none; under watcher.mu
+	ghost   bool          // stands in for a file that there is no more
 }
 
 // pathFD is an O_PATH descriptor that is in use or kept to be quick.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -217,4 +218,42 @@ func TestAFileThatKeepsChangingIsToldNowAndThen(t *testing.T) {
 		t.Errorf("%d writes were told %d times in %v; want at most %d", writes, modified, took, most)
 	}
 	t.Logf("%d writes in 3 s were told %d times, and a folder's name after %v", writes, modified, names["d"].Sub(end))
+}
+
+// What the host wrote is there when a file is opened, whatever the guest's kernel has kept and whether or not
+// it was told.
+func TestWhatTheHostWroteIsThereAtTheNextOpen(t *testing.T) {
+	_, host, guest := one(t)
+	content := func(i int) string { return strings.Repeat(fmt.Sprintf("%04d ", i), 1+i%7) }
+	for i := range 100 {
+		want := content(i)
+		how := "written"
+		switch i % 3 {
+		case 0:
+			os.WriteFile(host+"/f", []byte(want), 0644)
+		case 1:
+			how = "replaced"
+			os.WriteFile(host+"/.new", []byte(want), 0644)
+			os.Rename(host+"/.new", host+"/f")
+		case 2:
+			how = "removed and made"
+			os.Remove(host + "/f")
+			os.WriteFile(host+"/f", []byte(want), 0644)
+		}
+		b, err := os.ReadFile(guest + "/f")
+		if string(b) != want || err != nil {
+			t.Fatalf("change %d, %s: the guest reads %q, %v; want %q", i, how, b, err, want)
+		}
+		os.Stat(guest + "/f") // into its caches
+	}
+	// By a descriptor there is no name to look up again.
+	r, err := os.Open(guest + "/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	os.WriteFile(host+"/f", []byte("new"), 0644)
+	if _, err := os.ReadFile(fmt.Sprint("/proc/self/fd/", r.Fd())); err != nil {
+		t.Error(err)
+	}
 }
