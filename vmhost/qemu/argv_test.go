@@ -171,12 +171,13 @@ func TestArgvOfEachArchitecture(t *testing.T) {
 }
 
 func TestArgvOfEachAccelerator(t *testing.T) {
-	for accel, want := range map[string][2]string{
-		"kvm": {"kvm", "host"}, "hvf": {"hvf", "host"}, "whpx": {"whpx", "max"}, "tcg": {"tcg,thread=multi", "max"},
+	for _, row := range []struct{ accel, arch, says, cpu string }{
+		{"kvm", "amd64", "kvm", "host"}, {"hvf", "arm64", "hvf", "host"}, {"whpx", "amd64", "whpx", "max"},
+		{"tcg", "amd64", "tcg,thread=multi", "max,erms=off,fsrm=off"}, {"tcg", "arm64", "tcg,thread=multi", "max"},
 	} {
-		args := argv(spec(), accel, "amd64", whole)
-		if got := [2]string{one(t, args, "-accel"), one(t, args, "-cpu")}; got != want {
-			t.Errorf("%s: -accel and -cpu are %q; want %q", accel, got, want)
+		args := argv(spec(), row.accel, row.arch, whole)
+		if says, cpu := one(t, args, "-accel"), one(t, args, "-cpu"); says != row.says || cpu != row.cpu {
+			t.Errorf("%s on %s: -accel %q, -cpu %q; want %q, %q", row.accel, row.arch, says, cpu, row.says, row.cpu)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/covedesk/cove/vmhost/netstack"
 )
 
 // Counts of the rows about the way out.
@@ -71,7 +73,7 @@ func (b *bench) network(ctx context.Context) error {
 		_, ports[name], _ = net.SplitHostPort(l.Addr().String())
 	}
 	ways := map[string]struct{ mover, echo, host string }{
-		"ours": {mover, echoer.Address, "host.docker.internal"}, "slirp": {r.mover, r.stream, "10.0.2.2"},
+		"ours": {mover, echoer.Address, netstack.Host.String()}, "slirp": {r.mover, r.stream, "10.0.2.2"},
 	}
 	rates, opens := map[string][]float64{}, map[string][]float64{}
 	for range outMeasures { // by turns, so that both meet the same neighbours

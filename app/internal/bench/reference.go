@@ -46,8 +46,12 @@ func (b *bench) startReference(ctx context.Context, accel string) (*reference, e
 	for _, f := range [][3]string{{"tcp", r.stream, "7"}, {"udp", r.flow, "7"}, {"tcp", r.mover, "8"}, {"tcp", at[3], "22"}} {
 		forward += fmt.Sprintf(",hostfwd=%s:%s-:%s", f[0], f[1], f[2])
 	}
+	cpu := "max"
+	if accel == "tcg" {
+		cpu = "max,erms=off,fsrm=off" // as Cove's: vmhost/qemu says why
+	}
 	r.qemu = exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off", "-accel", accel, "-cpu", "max", "-smp", "2", "-m", "1024",
+		"-machine", "q35,vmport=off,smm=off,sata=off,smbus=off,usb=off,i8042=off", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1024",
 		"-kernel", filepath.Join(b.bin, "image", guestimage.KernelFile), "-initrd", filepath.Join(dir, "initrd"), "-append", "console=ttyS0 panic=1 quiet",
 		"-serial", "stdio", "-netdev", "user,id=net0,ipv6=off"+forward, "-device", "virtio-net-pci,netdev=net0,romfile=")
 	out, err := r.qemu.StdoutPipe()
