@@ -58,6 +58,10 @@ func TestMain(m *testing.M) {
 }
 
 func setUp() error {
+	// Tests say themselves when the engine is to sleep.
+	if out, err := cove("config", "set", "sleep.after", "off").CombinedOutput(); err != nil {
+		return fmt.Errorf("cove config: %v\n%s", err, out)
+	}
 	start := time.Now()
 	if out, err := cove("start").CombinedOutput(); err != nil {
 		return fmt.Errorf("cove start: %v\n%s", err, out)
