@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/covedesk/cove/app/internal/shares"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -53,12 +54,19 @@ func (d *Daemon) wanted() (*shares.Set, []string, error) {
 	return set, notices, nil
 }
 
-// share opens the shared folders for a machine that is about to start. A folder that cannot be shared costs
-// a notice, never the start.
-func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config) (*sharing, error) {
+// share opens the shared folders for a machine that is about to start, or that comes back with those that it
+// had. A folder that cannot be shared costs a notice, never the start.
+func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config, was *rest) (*sharing, error) {
 	set, notices, err := d.wanted()
 	if err != nil {
 		return nil, err
+	}
+	if was != nil {
+		// What was shared since comes with the next start; what is not any more is gone for the guest.
+		set.Folders = slices.DeleteFunc(slices.Clone(was.Folders), func(old shares.Folder) bool {
+			return !slices.ContainsFunc(set.Folders, func(f shares.Folder) bool { return f.Path == old.Path && f.ReadOnly == old.ReadOnly })
+		})
+		notices = nil
 	}
 	for _, n := range notices {
 		d.life.Notice(n)
@@ -70,7 +78,7 @@ func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config) (*sharing, er
 		config.Shares = append(config.Shares, protocol.Share{Path: f.Path, ReadOnly: f.ReadOnly, Names: f.Names})
 		served = append(served, share.Share{Path: f.Path, ReadOnly: f.ReadOnly})
 	}
-	if len(served) > 0 {
+	if len(served) > 0 || was != nil && len(was.Folders) > 0 {
 		s.fs, err = share.New(served, share.Options{Log: d.log, Hide: set.Hidden()})
 		switch {
 		case err == nil:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/internal/lifecycle"
+	"github.com/covedesk/cove/app/internal/shares"
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/dockerapi"
@@ -31,10 +32,10 @@ type rest struct {
 	Image  string    `json:"image"`  // digest of the guest image
 
 	// What the machine was made of. The settings may have been changed since: that is for its next boot.
-	CPUs        int            `json:"cpus"`
-	Memory      int64          `json:"memory"`
-	Accelerator string         `json:"accelerator"`
-	Shares      []vmhost.Share `json:"shares,omitempty"`
+	CPUs        int             `json:"cpus"`
+	Memory      int64           `json:"memory"`
+	Accelerator string          `json:"accelerator"`
+	Folders     []shares.Folder `json:"folders,omitempty"`
 
 	Listening protocol.Listening `json:"listening"`
 	Ports     []protocol.Bind    `json:"ports,omitempty"` // that are held on the host meanwhile
@@ -217,6 +218,8 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 	}
 	v.d.front.Suspend()
 	v.d.ports.Suspend()
+	undo := v.settle(ctx)
+	took("settle")
 	hangUp, cancel := context.WithTimeout(ctx, hangUpPatience)
 	if err := v.network.Suspend(hangUp); err != nil {
 		v.d.log.Warn("suspend", "err", err)
@@ -247,6 +250,7 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 		return nil
 	}
 	v.d.log.Warn("suspend", "err", err)
+	undo()
 	if ended := v.goOn(); ended != nil {
 		v.d.log.Error("the guest does not go on", "err", ended)
 		v.machine.Kill()
@@ -256,13 +260,32 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 	return &api.Error{Failure: api.Failure{Cause: api.CauseUnsaved, Summary: "The engine could not be suspended: " + err.Error() + ".", Remedy: "See `cove logs coved`; `cove stop` stops it in order."}}
 }
 
+// settlePatience bounds how long the guest may keep what it knows of shared folders: without it, it may wake
+// with what was true before, for a second.
+const settlePatience = 5 * time.Second
+
+// settle has the guest forget what it knows of shared folders. The answer takes that back, for a guest that is
+// not saved after all.
+func (v *vm) settle(ctx context.Context) (undo func()) {
+	if v.folders.fs == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	undo, err := v.folders.fs.Settle(ctx)
+	if err != nil {
+		v.d.log.Warn("suspend", "err", err)
+	}
+	return undo
+}
+
 // leave writes what coved needs into a saved machine's folder.
 func (v *vm) leave(dir string) error {
 	state, _ := v.d.life.State()
 	table := v.d.ports.Table()
 	v.mu.Lock()
 	r := rest{At: time.Now(), Reason: state.Reason, CPUs: v.spec.CPUs, Memory: v.spec.Memory, Accelerator: v.machine.Accelerator().Name,
-		Shares: v.spec.Shares, Listening: v.reached, Ports: table}
+		Folders: v.folders.set.Folders, Listening: v.reached, Ports: table}
 	v.mu.Unlock()
 	v.start.set(func() {
 		r.Image, r.Engine, r.Services = v.start.machine.Image, v.start.engine, v.start.services

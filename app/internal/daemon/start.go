@@ -157,7 +157,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	st.set(func() { st.disk = spec.Data })
 
 	var folders *sharing
-	if err := st.timed("shared folders", func() error { folders, err = d.share(&spec, &config); return err }); err != nil {
+	if err := st.timed("shared folders", func() error { folders, err = d.share(&spec, &config, was); return err }); err != nil {
 		return nil, err
 	}
 	begun := false
