@@ -46,6 +46,11 @@ test-e2e: ## The tests that boot a real VM, run as an ordinary user
 	@echo "==> tests on a real VM"
 	@packaging/e2e.sh
 
+SOAK ?= 1000
+.PHONY: soak
+soak: deps build image ## The engine sleeps and wakes SOAK times under an application and a client
+	@SOAK=$(SOAK) E2E_RUN='^TestSoak$$' E2E_TIMEOUT=10h packaging/e2e.sh
+
 .PHONY: cross
 cross: ## Build for every platform without cgo, and type-check macOS with cgo
 	@for p in $(PLATFORMS); do echo "==> $$p"; \

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${E2E_RUN:-.}
+timeout=${E2E_TIMEOUT:-45m}
 work=$(mktemp -d /tmp/cove-e2e.XXXXXX) # short: socket paths are limited
 # A test binary that crashed leaves its coved behind, which ends its VM in order.
 finish() {
@@ -26,7 +27,7 @@ cp -a --reflink=auto bin/. "$work/bin/"
 cp /bin/busybox "$work/busybox"
 
 # as_user runs a command of ours as an ordinary user.
-settings=(COVE_E2E="$work" COVE_IMAGE_DIR="$work/bin/image" COVE_ACCELERATOR=tcg)
+settings=(COVE_E2E="$work" COVE_IMAGE_DIR="$work/bin/image" COVE_ACCELERATOR=tcg SOAK="${SOAK:-}")
 as_user() { env "${settings[@]}" "$@"; }
 if [ "$(id -u)" = 0 ]; then
 	id cove-test >/dev/null 2>&1 || useradd --create-home --shell /bin/bash cove-test
@@ -40,6 +41,6 @@ if [ "$(id -u)" = 0 ]; then
 		runuser -u cove-test -- env -i HOME=/home/cove-test PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin TMPDIR="$work" "${settings[@]}" "$@"
 	}
 fi
-as_user "$work/e2e.test" -test.v -test.timeout 40m -test.run "$run"
+as_user "$work/e2e.test" -test.v -test.timeout "$timeout" -test.run "$run"
 # The contract of a machine on the real QEMU; that accelerators are proven the tests above have shown.
 as_user "$work/qemu.test" -test.v -test.timeout 20m -test.run '^TestContract$'

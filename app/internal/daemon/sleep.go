@@ -361,8 +361,6 @@ func (v *vm) awaken(ctx context.Context, was *rest, config protocol.Config) erro
 		return v.because(api.Failure{Cause: vmhost.ProblemSaved, Summary: "The VM was brought back, and its guest does not answer: " + err.Error() + ".", Remedy: "See `cove logs coved`.", Evidence: v.d.tailOf("console", 20)})
 	}
 	close(v.ready)
-	v.mu.Lock()
-	v.serving = true
-	v.mu.Unlock()
+	v.serves()
 	return nil
 }

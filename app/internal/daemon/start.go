@@ -530,9 +530,7 @@ func (v *vm) await(ctx context.Context) error {
 			}
 			ready = v.ready
 		case <-ready:
-			v.mu.Lock()
-			v.serving = true
-			v.mu.Unlock()
+			v.serves()
 			return nil
 		}
 	}
@@ -605,13 +603,18 @@ func (v *vm) connect(ctx context.Context, l protocol.Listening) error {
 	if err := v.changePorts(func() error { v.d.ports.Lead(v); return nil }); err != nil {
 		return err
 	}
-	v.sessions.Do(func() {
-		go v.keep("asks", v.asksSession)
-		if v.folders != nil && v.folders.fs != nil {
-			go v.keep("file events", v.fileEvents)
-		}
-	})
+	v.sessions.Do(func() { go v.keep("asks", v.asksSession) })
 	return nil
+}
+
+// serves says that the engine has answered.
+func (v *vm) serves() {
+	v.mu.Lock()
+	v.serving = true
+	v.mu.Unlock()
+	if v.folders.fs != nil {
+		go v.keep("file events", v.fileEvents) // the guest has its folders now
+	}
 }
 
 // say tells the guest something, unless its machine is being saved.
