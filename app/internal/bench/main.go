@@ -36,7 +36,7 @@ type bench struct {
 func main() {
 	bin := flag.String("bin", "bin", "folder of the built programs")
 	mib := flag.Int64("mib", 16, "bytes moved by the throughput rows, in MiB")
-	only := flag.String("only", ".", "regular expression of the parts to run: image, starts, pings, throughput, ports, shares, network, connections, disk, idle, memory; starts always runs")
+	only := flag.String("only", ".", "regular expression of the parts to run: image, starts, pings, throughput, ports, shares, network, connections, disk, idle, memory, sleep; starts always runs")
 	flag.Parse()
 	chosen, err := regexp.Compile(*only)
 	if err != nil {
@@ -71,7 +71,7 @@ func run(ctx context.Context, bin string, bytes int64, chosen *regexp.Regexp) er
 		{"image", b.image}, {"starts", b.starts}, {"pings", b.pings},
 		{"throughput", func(ctx context.Context) error { return b.throughput(ctx, bytes) }},
 		{"ports", func(ctx context.Context) error { return b.ports(ctx, bytes) }},
-		{"shares", b.shares}, {"network", b.network}, {"connections", b.connections}, {"disk", b.disk}, {"idle", b.idle}, {"memory", b.givenBack},
+		{"shares", b.shares}, {"network", b.network}, {"connections", b.connections}, {"disk", b.disk}, {"idle", b.idle}, {"memory", b.givenBack}, {"sleep", b.sleep},
 	} {
 		if !chosen.MatchString(part.name) && part.name != "starts" { // it starts the engine
 			continue
