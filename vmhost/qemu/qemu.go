@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
 	"regexp"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/covedesk/cove/vmhost"
@@ -34,7 +36,13 @@ type Options struct {
 }
 
 // Driver starts machines with QEMU.
-type Driver struct{ Options }
+type Driver struct {
+	Options
+
+	mu    sync.Mutex // guards the answer of version
+	asked os.FileInfo
+	said  string
+}
 
 var _ vmhost.Driver = (*Driver)(nil)
 
@@ -46,7 +54,7 @@ func New(o Options) *Driver {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Driver{o}
+	return &Driver{Options: o}
 }
 
 // Name is "qemu".
@@ -66,6 +74,13 @@ func (d *Driver) version(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", &vmhost.Problem{ID: vmhost.ProblemNoHypervisor, Summary: fmt.Sprintf("QEMU is not installed: there is no %s on PATH.", d.Binary), Remedy: installHint, Err: err}
 	}
+	// A wake asks twice, and each time QEMU would link all its libraries to answer.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	program, _ := os.Stat(path)
+	if program != nil && d.asked != nil && os.SameFile(program, d.asked) && program.ModTime().Equal(d.asked.ModTime()) && program.Size() == d.asked.Size() {
+		return checkVersion(path, d.said)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
@@ -75,7 +90,8 @@ func (d *Driver) version(ctx context.Context) (string, error) {
 		}
 		return "", &vmhost.Problem{ID: vmhost.ProblemNoHypervisor, Summary: fmt.Sprintf("QEMU at %s does not run.", path), Remedy: installHint, Evidence: string(out), Err: err}
 	}
-	return checkVersion(path, string(out))
+	d.asked, d.said = program, string(out)
+	return checkVersion(path, d.said)
 }
 
 var versionLine = regexp.MustCompile(`QEMU emulator version ((\d+)\.[0-9.]+)`)
