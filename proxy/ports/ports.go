@@ -62,7 +62,8 @@ type port struct {
 	since     time.Time
 	listeners []*listener // none: fault says why
 	fault     string
-	orphan    bool // its guest is no more: see Disown
+	kept      bool // from Disown to Settle
+	orphan    bool // one that is kept, and that the guest has not bound, or has released again
 }
 
 // Port is a published address as it is now.
@@ -268,6 +269,10 @@ func asked(b protocol.Bind, at netip.AddrPort, err error) *protocol.AskError {
 func (p *Publisher) Release(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if held := p.ports[key]; held != nil && held.kept {
+		held.disown()
+		return
+	}
 	p.releaseLocked(key)
 }
 
@@ -347,19 +352,26 @@ func (p *Publisher) retryLocked() {
 }
 
 // Disown says that the guest which comes next is another: it boots, where the one before was to wake. The
-// ports stay as they are, with who waits, until it binds them again or Settle says that it will not.
+// ports stay as they are, with who waits, until it binds them again or Settle says that it will not. A Release
+// meanwhile does not end them: an engine that was cut off binds what it finds of its old ports and releases it,
+// before it starts their containers again.
 func (p *Publisher) Disown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, held := range p.ports {
-		held.orphan = true
-		for _, l := range held.listeners {
-			l.unaim()
-		}
+		held.kept = true
+		held.disown()
 	}
 }
 
-// Settle lets go of the ports that a guest of before had and this one has not asked for.
+func (held *port) disown() {
+	held.orphan = true
+	for _, l := range held.listeners {
+		l.unaim()
+	}
+}
+
+// Settle lets go of the ports that a guest of before had and this one does not.
 func (p *Publisher) Settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -367,6 +379,7 @@ func (p *Publisher) Settle() {
 		if held.orphan {
 			p.releaseLocked(key)
 		}
+		held.kept = false
 	}
 }
 

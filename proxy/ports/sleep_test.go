@@ -477,8 +477,11 @@ func TestAGuestThatBootsInPlaceOfAWakeServesWhoWaited(t *testing.T) {
 	p.Lead(guest{})
 	p.Hold(nil) // its engine has not started yet
 	b := at["back"]
-	for _, b.Target = range []string{"", echoTCP(t)} { // the engine's bind, then its proxy's claim
-		if err := p.Bind(b); err != nil {
+	// The engine binds what it finds of before and releases it; then come its bind, and its proxy's claim.
+	for _, b.Target = range []string{"", "release", "", echoTCP(t)} {
+		if b.Target == "release" {
+			p.Release(b.Key)
+		} else if err := p.Bind(b); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -493,5 +496,8 @@ func TestAGuestThatBootsInPlaceOfAWakeServesWhoWaited(t *testing.T) {
 	}
 	if l := p.List(); len(l) != 1 || l[0].Bind.Key != "back" {
 		t.Errorf("held are %+v; want the port that is back", l)
+	}
+	if p.Release("back"); len(p.List()) != 0 {
+		t.Error("a release after Settle is none")
 	}
 }
