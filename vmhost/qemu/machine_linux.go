@@ -102,6 +102,7 @@ type machine struct {
 	cmd      *exec.Cmd
 	control  *conn
 	links    []proxy.Link
+	vsock    *vuvsock.Device
 	monitor  *qmp.SocketMonitor
 	event    func(vmhost.Event)
 
@@ -314,6 +315,7 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, version string, acce
 		}
 	}()
 	l.closers = append(l.closers, closeFunc(device.Close))
+	m.vsock = device
 	m.control = control
 	m.links = []proxy.Link{device.Link(protocol.VsockPort), transport.OpenMux(mux)}
 

@@ -287,6 +287,7 @@ func (m *machine) unplug() error {
 	}
 	select {
 	case <-gone:
+		m.vsock.Reset() // who waits for the guest need not wait for the save
 		return nil
 	case <-m.done:
 		return errEnded

@@ -59,12 +59,15 @@ const (
 	protocolSaved = 1<<1 | 1<<19 // LOG_SHMFD, DEVICE_STATE
 )
 
-// Handler is a device as its rings see it. Both are called with the device's lock held.
+// Handler is a device as its rings see it. All are called with the device's lock held.
 type Handler interface {
 	// TurnLocked is called when the guest may have given buffers to a ring.
 	TurnLocked(ring int)
-	// ResetLocked is called when the guest's driver is gone, stops a ring, or begins anew. It may let go of
-	// the lock while it waits for what is under way.
+	// StopLocked is called before a ring stops: the machine is paused, or the guest's driver goes away. It may
+	// let go of the lock while it waits for what is under way.
+	StopLocked()
+	// ResetLocked is called when the guest's driver begins anew, or is gone with its front end: what it had of
+	// the device is void. It may let go of the lock likewise.
 	ResetLocked()
 }
 
@@ -404,6 +407,9 @@ func (s *session) ringLocked(request uint32, r *Ring, i uint32, b []byte) ([]byt
 		r.addressed, r.broken = true, false
 		return nil, r.translate(d.Mem)
 	case reqSetVringEnable:
+		if r.anew(value != 0) {
+			d.handler.ResetLocked()
+		}
 		r.enabled = value != 0
 		if r.enabled {
 			d.handler.TurnLocked(int(i))
@@ -411,7 +417,7 @@ func (s *session) ringLocked(request uint32, r *Ring, i uint32, b []byte) ([]byt
 	case reqGetVringBase:
 		// The front end stops the ring: the guest's driver goes away or begins anew, or the machine is paused.
 		r.enabled = false
-		d.handler.ResetLocked()
+		d.handler.StopLocked()
 		r.stop()
 		r.closeFiles()
 		return le.AppendUint32(le.AppendUint32(nil, i), uint32(r.last)), nil

@@ -24,6 +24,7 @@ func (i *idle) TurnLocked(n int) {
 		}
 	}
 }
+func (*idle) StopLocked()  {}
 func (*idle) ResetLocked() {}
 
 // FuzzFrontEnd plays a front end that says anything, after a proper beginning.

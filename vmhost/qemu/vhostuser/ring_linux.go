@@ -48,6 +48,26 @@ type Ring struct {
 	broken                        bool
 	kick                          *os.File
 	call                          int // an eventfd, or -1
+	stopped                       *place
+}
+
+// place is where a ring was when it stopped.
+type place struct {
+	descAddr, availAddr, usedAddr uint64
+	last, usedIdx                 uint16
+}
+
+// anew says, of a ring that is about to be enabled, whether it is another one than that which stopped. The
+// front end stops a ring of a machine that is paused and one whose driver goes away in the same words; only
+// the first goes on where it was. One that had no buffer yet counts as another: it has nothing to lose.
+func (r *Ring) anew(enabled bool) bool {
+	was := r.stopped
+	if was == nil || !enabled || r.desc == nil {
+		return false
+	}
+	r.stopped = nil
+	now := place{r.descAddr, r.availAddr, r.usedAddr, r.last, r.usedIdx}
+	return *was != now || now.last == 0 && now.usedIdx == 0
 }
 
 // translate finds the ring's parts in memory. A ring that is not wholly in memory is not ready.
@@ -213,8 +233,12 @@ func (r *Ring) Notify() {
 // Life says in which life of the ring a buffer was taken: one of an older life is not given back.
 func (r *Ring) Life() uint64 { return r.life }
 
-// stop forgets where the ring is; buffers that are out are nobody's any more.
+// stop forgets where the ring is, but for anew; buffers that are out are nobody's any more.
 func (r *Ring) stop() {
+	r.stopped = &place{}
+	if r.desc != nil {
+		*r.stopped = place{r.descAddr, r.availAddr, r.usedAddr, r.last, r.usedIdx}
+	}
 	r.enabled, r.broken, r.addressed = false, false, false
 	r.desc, r.avail, r.used = nil, nil, nil
 	r.life++

@@ -186,9 +186,12 @@ func (d *Device) giveLocked(r *request, n int) {
 	}
 }
 
-// ResetLocked waits for the requests that are under way: the guest is to find their answers when the
+// ResetLocked has nothing else to do: what a guest has open is the handler's to keep.
+func (q *queues) ResetLocked() { q.StopLocked() }
+
+// StopLocked waits for the requests that are under way: the guest is to find their answers when the
 // machine goes on. It lets go of the lock meanwhile.
-func (q *queues) ResetLocked() {
+func (q *queues) StopLocked() {
 	d := (*Device)(q)
 	d.draining = true
 	d.awaitLocked(func() bool { return len(d.out) == 0 })

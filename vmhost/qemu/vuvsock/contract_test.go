@@ -66,9 +66,62 @@ func TestADriverThatBeginsAnew(t *testing.T) {
 	c.SetDeadline(time.Now().Add(time.Minute))
 	ended := reads(c)
 	g.reset()
+	g.begin()
 	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("Read when the guest's driver was reset = %v; want ECONNRESET", err)
+		t.Errorf("Read when the guest's driver begins anew = %v; want ECONNRESET", err)
 	}
+	echoes(t, d, g)
+}
+
+// A full disk pauses the machine, and nobody's connection may end for it.
+func TestAMachineThatIsPaused(t *testing.T) {
+	d := newQuietDevice(t)
+	g := boot(t, d, true)
+	c, peer, err := opener(d, g)(context.Background())
+	must(t, err)
+	defer peer.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	peer.SetDeadline(time.Now().Add(time.Minute))
+	for range 3 {
+		bases := g.pause()
+		wrote := make(chan error, 1)
+		go func() { _, err := c.Write(make([]byte, 4<<20)); wrote <- err }() // more than anybody buffers
+		dialled := make(chan error, 1)
+		go func() {
+			c, peer, err := opener(d, g)(context.Background())
+			if err == nil {
+				c.Close()
+				peer.Close()
+			}
+			dialled <- err
+		}()
+		waits := func() bool { // both, for the machine
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return len(d.writers) > 0 && len(d.replies) > 0
+		}
+		for end := time.Now().Add(time.Minute); !waits() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		g.goOn(bases)
+		if n, err := io.ReadFull(peer, make([]byte, 4<<20)); err != nil {
+			t.Fatalf("of what was written while the machine was paused, %d bytes came, and %v", n, err)
+		}
+		if err := <-wrote; err != nil {
+			t.Errorf("Write while the machine is paused = %v; want it to wait", err)
+		}
+		if err := <-dialled; err != nil {
+			t.Errorf("Dial while the machine is paused = %v; want it to wait", err)
+		}
+	}
+	// A device that was taken from the guest is another matter.
+	g.pause()
+	ended := reads(c)
+	d.Reset()
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("Read when the device was taken from the guest = %v; want ECONNRESET", err)
+	}
+	g.halt()
 	g.begin()
 	echoes(t, d, g)
 }
@@ -399,13 +452,13 @@ func TestARingOfNonsense(t *testing.T) {
 			go func() { _, err := c.Write(make([]byte, 8<<20)); wrote <- err }() // into whatever is left
 			g.say(reqSetVringEnable, flagNeedReply, words(rxRing, 1))            // the device still answers its front end
 			g.reset()
+			g.begin()
 			if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
-				t.Errorf("Read when the guest's driver was reset = %v; want ECONNRESET", err)
+				t.Errorf("Read when the guest's driver begins anew = %v; want ECONNRESET", err)
 			}
 			if err := <-wrote; !errors.Is(err, syscall.ECONNRESET) {
-				t.Errorf("Write when the guest's driver was reset = %v; want ECONNRESET", err)
+				t.Errorf("Write when the guest's driver begins anew = %v; want ECONNRESET", err)
 			}
-			g.begin()
 			echoes(t, d, g)
 		})
 	}

@@ -89,6 +89,16 @@ type handler Device
 func (h *handler) TurnLocked(int) { (*Device)(h).turnLocked() }
 func (h *handler) ResetLocked()   { (*Device)(h).resetLocked() }
 
+// StopLocked keeps the connections: a machine that is paused goes on with them, and who writes or dials waits.
+func (h *handler) StopLocked() {}
+
+// Reset ends every connection. It is for who took the device from the guest: its rings only stop.
+func (d *Device) Reset() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.resetLocked()
+}
+
 // Link is the device as a way to one port of the guest.
 func (d *Device) Link(port uint32) proxy.Link { return &link{d, port} }
 

@@ -284,6 +284,31 @@ func (g *driver) reset() {
 	g.halt()
 }
 
+// pause is what QEMU does when the machine stands still: it stops the rings, and remembers where they were.
+func (g *driver) pause() (bases [2]uint32) {
+	g.t.Helper()
+	for i := range bases {
+		g.say(reqSetVringEnable, 0, words(uint32(i), 0))
+		bases[i] = le.Uint32(g.say(reqGetVringBase, 0, words(uint32(i), 0))[4:])
+	}
+	return bases
+}
+
+// goOn is what it does when the machine goes on. The guest's eventfds are the same; QEMU gives them again.
+func (g *driver) goOn(bases [2]uint32) {
+	g.t.Helper()
+	for i := range bases {
+		g.say(reqSetVringNum, 0, words(uint32(i), driverRing))
+		g.say(reqSetVringBase, 0, words(uint32(i), bases[i]))
+		g.say(reqSetVringAddr, 0, g.ringAddress(i, 0))
+		g.say(reqSetVringKick, 0, longs(uint64(i)), g.kick[i])
+		g.say(reqSetVringCall, 0, longs(uint64(i)), int(g.call[i].Fd()))
+	}
+	for i := range bases {
+		g.say(reqSetVringEnable, flagNeedReply, words(uint32(i), 1))
+	}
+}
+
 func (g *driver) descriptor(ring int, i uint16, addr uint64, size uint32, flags, next uint16) {
 	d := g.mem[driverPart(ring, 0)+uint64(i)*descSize:]
 	le.PutUint64(d, addr)
