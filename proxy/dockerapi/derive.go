@@ -93,7 +93,7 @@ func (s *snapshot) things(v string) []question {
 		add("/containers/", c.ID, "/json")
 	}
 	for _, i := range images {
-		for _, name := range append([]string{i.ID}, i.RepoTags...) {
+		for _, name := range append(i.RepoTags, i.ID) {
 			add("/images/", name, "/json")
 		}
 	}

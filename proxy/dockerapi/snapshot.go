@@ -72,6 +72,7 @@ func (f *Front) Snapshot(ctx context.Context, engine proxy.Dialer) error {
 		return fmt.Errorf("take a snapshot of the engine: %w", err)
 	}
 	f.snapshot = t.s
+	f.log.Info("snapshot of the engine", "answers", len(t.s.answers), "bytes", t.size, "took", f.now().Sub(t.s.taken))
 	return nil
 }
 
@@ -169,7 +170,7 @@ func (t *taking) take(ctx context.Context, known []question, versions []string) 
 		versions = append(versions, t.s.version)
 	}
 	for _, v := range versions {
-		for _, uri := range []string{"/containers/json?all=1", "/containers/json", "/images/json", "/images/json?manifests=1", "/images/json?all=1", "/images/json?all=1&manifests=1", "/networks", "/volumes", "/version", "/info"} {
+		for _, uri := range []string{"/containers/json?all=1", "/containers/json", "/images/json", "/images/json?manifests=1", "/networks", "/volumes", "/version", "/info"} {
 			path, query, _ := strings.Cut(uri, "?")
 			lists = append(lists, question{Method: http.MethodGet, Path: v + path, Query: query})
 		}
