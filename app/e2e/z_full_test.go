@@ -36,6 +36,7 @@ func TestZ16AFullHostPausesTheVMUntilThereIsRoom(t *testing.T) {
 			return true
 		}
 	}
+	keep(t)
 	output(t, cove("stop"))
 	output(t, cove("config", "set", "data-folder", folder))
 	defer func() { // as it was
