@@ -51,14 +51,22 @@ func (d *Daemon) Ports(ctx context.Context) ([]api.Port, error) {
 // recalled is an engine that sleeps, as far as its snapshot goes.
 type recalled struct{ front *dockerapi.Front }
 
-func (r recalled) RoundTrip(q *http.Request) (*http.Response, error) { return r.front.Recall(q) }
+// RoundTrip asks without a version: the snapshot has the engine's own and those that clients spoke, and ours
+// may be another.
+func (r recalled) RoundTrip(q *http.Request) (*http.Response, error) {
+	q = q.Clone(q.Context())
+	if version, rest, is := strings.Cut(strings.TrimPrefix(q.URL.Path, "/"), "/"); is && strings.HasPrefix(version, "v1.") {
+		q.URL.Path = "/" + rest
+	}
+	return r.front.Recall(q)
+}
 
 // containersOf are those that run.
 func containersOf(ctx context.Context, engine http.RoundTripper) ([]container.Summary, error) {
 	ctx, cancel := context.WithTimeout(ctx, namesPatience)
 	defer cancel()
-	// Wrapped, so that the client does not set it up for a proxy of the environment.
-	c, err := client.NewClientWithOpts(client.WithHTTPClient(&http.Client{Transport: struct{ http.RoundTripper }{engine}}), client.WithHost("http://engine"), client.WithAPIVersionNegotiation())
+	// The transport comes last: WithHost sets up the one that it finds, for a proxy of the environment too.
+	c, err := client.NewClientWithOpts(client.WithHost("http://engine"), client.WithHTTPClient(&http.Client{Transport: engine}), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -149,6 +150,17 @@ func oneOf(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// newerEngine has one container, and speaks a newer API than Cove's own client.
+func newerEngine() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.99") })
+	mux.HandleFunc("GET /{version}/containers/json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `[{"Id": "c1", "Names": ["/web"]}]`)
+	})
+	return mux
+}
+
 func TestAPortWakesTheEngine(t *testing.T) {
 	for _, row := range []struct {
 		says    string
@@ -164,20 +176,29 @@ func TestAPortWakesTheEngine(t *testing.T) {
 	} {
 		t.Run(row.says, func(t *testing.T) {
 			at := oneOf(t)
-			w := newWorld(t, &fakevm.Driver{Services: publishing(func() []protocol.Bind {
-				return []protocol.Bind{{Key: "1", Protocol: "tcp", Address: at, Target: "172.17.0.2:80"}}
+			w := newWorld(t, &fakevm.Driver{Engine: newerEngine(), Services: publishing(func() []protocol.Bind {
+				return []protocol.Bind{{Key: "1", Protocol: "tcp", Address: at, Target: "172.17.0.2:80", Container: "c1"}}
 			})})
 			ctx := context.Background()
 			if err := w.Start(ctx); err != nil {
 				t.Fatal(err)
 			}
 			w.eventually(t, "the port", func() bool { return <-waiting(at, "x") == "x" })
+			listed := func(how string) {
+				t.Helper()
+				all, err := w.Ports(ctx)
+				if err != nil || len(all) != 1 || all[0].Address != at {
+					t.Fatalf("ports of an engine that %s are %+v, %v", how, all, err)
+				}
+				if c := all[0].Container; c == nil || c.Name != "web" {
+					t.Errorf("while it %s the port is that of %+v; want web", how, c)
+				}
+			}
+			listed("runs")
 			if err := w.Suspend(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if all, err := w.Ports(ctx); err != nil || len(all) != 1 || all[0].Address != at {
-				t.Errorf("ports of an engine that sleeps are %+v, %v", all, err)
-			}
+			listed("sleeps")
 			row.meddle(w)
 			if s := w.phase(t, api.Suspended); len(s.Notices) != 0 {
 				t.Errorf("notices %v", s.Notices)
