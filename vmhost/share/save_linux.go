@@ -104,6 +104,9 @@ func (f *FS) state() *saved {
 				one.Links = append(one.Links, savedLink{l.parent.id, l.name})
 			}
 		}
+		if n.kind == unix.S_IFDIR && len(one.Links) > 1 { // one that was forgotten and came back keeps an old one
+			one.Links = one.Links[len(one.Links)-1:]
+		}
 	}
 	return s
 }

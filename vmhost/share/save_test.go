@@ -39,6 +39,38 @@ func TestASaveWhileARequestHangs(t *testing.T) {
 	}
 }
 
+// Folders in each other by two names each would be walked for ever.
+func TestAStateOfFoldersInEachOther(t *testing.T) {
+	host := t.TempDir()
+	f, err := New([]Share{{Path: host}}, Options{})
+	must(err)
+	defer f.Close()
+	s := f.state()
+	root := s.Nodes[0]
+	for i := range uint64(2) {
+		n := root
+		n.ID, n.Ino, n.Links = s.Next+i, root.Ino+1+i, nil
+		for _, name := range []string{"a", "b"} {
+			n.Links = append(n.Links, savedLink{s.Next + 1 - i, name})
+		}
+		s.Nodes = append(s.Nodes, n)
+	}
+	s.Next += 2
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if f.restore(s) == nil {
+			f.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: s.Next - 1}}, &fuse.AttrOut{})
+			t.Error("it was taken")
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("a look at one of them does not end")
+	}
+}
+
 // FuzzLoad takes any state whose sum is right: it is refused, or is a file system that answers.
 func FuzzLoad(f *testing.F) {
 	host := f.TempDir()

@@ -176,7 +176,7 @@ func (s *saved) check() error {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if n.ID <= rootID || n.ID >= s.Next || i > 0 && n.ID <= s.Nodes[i-1].ID || n.Export < 0 || n.Export >= len(s.Exports) ||
-			n.Device < -1 || n.Device >= len(s.Devices) || n.Kind&^unix.S_IFMT != 0 || len(n.Links) > maxNames {
+			n.Device < -1 || n.Device >= len(s.Devices) || n.Kind&^unix.S_IFMT != 0 || len(n.Links) > maxNames || n.Kind == unix.S_IFDIR && len(n.Links) > 1 {
 			return fmt.Errorf("file %d cannot be", n.ID)
 		}
 		seen[n.ID] = n
