@@ -8,21 +8,6 @@ import (
 	"testing"
 )
 
-// spare is a port that nobody has on the host's loopback now.
-func spare(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
 // onHostNetwork runs a probe on the host network and gives the container's id.
 func onHostNetwork(t *testing.T, probe, port string) string {
 	t.Helper()
@@ -32,7 +17,7 @@ func onHostNetwork(t *testing.T, probe, port string) string {
 }
 
 func TestAListenerOnTheHostNetworkIsOnTheHost(t *testing.T) {
-	port := spare(t)
+	port := unused(t)
 	id := onHostNetwork(t, "echo", port)
 	for _, address := range []string{"127.0.0.1:" + port, "[::1]:" + port} {
 		eventually(t, "an echo from "+address, func() bool { got, err := echoed("tcp", address, "hi"); return err == nil && got == "hi" })
@@ -76,7 +61,7 @@ func TestPublishedPortsOfSwarm(t *testing.T) {
 	output(t, docker("swarm", "init", "--advertise-addr", "127.0.0.1"))
 	t.Cleanup(func() { docker("swarm", "leave", "--force").Run() })
 	for name, publish := range map[string]string{"mesh": "mode=ingress", "node": "mode=host"} {
-		port := spare(t)
+		port := unused(t)
 		output(t, docker("service", "create", "--detach", "--name", name, "--no-resolve-image",
 			"--publish", publish+",target=7,published="+port, image, "/bin/probe", "echo", "7"))
 		eventually(t, "an echo from the service "+name, func() bool {

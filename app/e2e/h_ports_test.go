@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -45,10 +46,11 @@ func echoed(network, address, text string) (string, error) {
 		return "", err
 	}
 	c.SetDeadline(time.Now().Add(patience))
-	io.WriteString(c, text)
-	c.(*net.TCPConn).CloseWrite()
+	// A reset is told once, and may be told to the write: a read after it sees a plain end.
+	_, wrote := io.WriteString(c, text)
+	shut := c.(*net.TCPConn).CloseWrite()
 	b, err := io.ReadAll(c)
-	return string(b), err
+	return string(b), errors.Join(wrote, shut, err)
 }
 
 // answers waits until a published container echoes: it counts as started before its program listens.
@@ -83,12 +85,15 @@ func hostPort(t *testing.T, id, proto string) string {
 // unused is a port that nobody has on loopback.
 func unused(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		// Not one that the system gives to connections: another may have it a moment later.
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		if free("tcp", "127.0.0.1:"+port) == nil {
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return ""
 }
 
 func TestPublishedPortsAreOnTheHost(t *testing.T) {

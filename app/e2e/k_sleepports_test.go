@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -156,4 +157,28 @@ func TestAnotherDaemonHoldsThePortsOfASuspendedEngine(t *testing.T) {
 	if f := faults(); f != "" {
 		t.Errorf("faults are still %q", f)
 	}
+}
+
+// What was saved cannot be used: the engine boots, and the container that it starts again gets who waits.
+func TestAWakeThatTurnsIntoABootServesWhoWaits(t *testing.T) {
+	id := published(t, "echo", "--restart", "always", "-p", "127.0.0.1:"+unused(t)+":7")
+	at := hostPort(t, id, "tcp")
+	answers(t, "tcp", at)
+	suspend(t)
+	saved := filepath.Join(world.home, "vm", "default", "saved")
+	files, err := os.ReadDir(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name() != "coved.json" {
+			if err := os.Truncate(filepath.Join(saved, f.Name()), 100); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got, err := echoed("tcp", at, "from before the boot"); got != "from before the boot" {
+		t.Errorf("who woke it got %q, %v", got, err)
+	}
+	contains(t, "cove status", output(t, cove("status")), "boots anew")
 }

@@ -43,7 +43,7 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := spare(t)
+	port := unused(t)
 	file := filepath.Join(dir, "compose.yaml")
 	write := func(name, text string) {
 		t.Helper()

@@ -26,9 +26,10 @@ type listener struct {
 	socket interface{ Close() error }
 	ended  chan struct{}
 
-	mu     sync.Mutex
-	target string
-	aimed  chan struct{} // closed at the next target
+	mu      sync.Mutex
+	target  string
+	booting bool          // the guest boots: its targets may be those of before, and nothing goes there yet
+	aimed   chan struct{} // closed when connections may go to another target
 }
 
 // aim sets where new connections go.
@@ -39,22 +40,37 @@ func (l *listener) aim(target string) {
 		return
 	}
 	l.target = target
+	l.tellLocked()
+}
+
+// disown makes new connections wait for a target that is the next guest's, until settle.
+func (l *listener) disown() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.target, l.booting = "", true
+}
+
+// settle lets connections go to the target, if there is one.
+func (l *listener) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.booting = false
+	l.tellLocked()
+}
+
+func (l *listener) tellLocked() {
 	close(l.aimed)
 	l.aimed = make(chan struct{})
 }
 
-// unaim makes new connections wait for the next target.
-func (l *listener) unaim() {
+// leads is where connections go, or "" with whether the guest boots, and what is closed when that changes.
+func (l *listener) leads() (target string, booting bool, aimed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.target = ""
-}
-
-// leads is where connections go, or "", and what is closed when that changes.
-func (l *listener) leads() (string, <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.target, l.aimed
+	if l.booting {
+		return "", true, l.aimed
+	}
+	return l.target, false, l.aimed
 }
 
 // close lets go of the address and ends what came through it. The address is free when it returns.
@@ -159,7 +175,7 @@ func (p *Publisher) carry(ctx context.Context, l *listener, client *net.TCPConn,
 	}
 	guest, era, err := p.reach(ctx, waiting, l, "tcp")
 	stop()
-	target, _ := l.leads()
+	target, _, _ := l.leads()
 	if err != nil {
 		reset(client)
 		if ctx.Err() == nil {

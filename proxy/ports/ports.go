@@ -199,6 +199,12 @@ func (p *Publisher) bindLocked(b protocol.Bind) (later bool, _ error) {
 			p.log.Info("port", "not bound", also, "with", at, "err", err)
 		}
 	}
+	if held.kept { // it was a fault so far
+		for _, l := range held.listeners {
+			l.disown()
+			l.aim(b.Target)
+		}
+	}
 	p.ports[b.Key] = held
 	p.log.Info("port", "bound", at, "protocol", b.Protocol, "target", b.Target)
 	return false, nil
@@ -289,8 +295,8 @@ func (p *Publisher) releaseLocked(key string) {
 	p.log.Info("port", "released", held.bind.Address, "protocol", held.bind.Protocol)
 }
 
-// Hold makes these the only ports, beside those that wait for their guest. What is held already stays as it is, with those who wait and what goes
-// through. What could not be bound is held as a fault, and tried again until it is bound or no longer
+// Hold makes these the only ports, beside those that wait for their guest. What is held already stays as it is,
+// with those who wait and what goes through. What could not be bound is held as a fault, and tried again until it is bound or no longer
 // wanted; the error joins those of new faults and of what cannot be bound at all.
 func (p *Publisher) Hold(binds []protocol.Bind) error {
 	wanted := make(map[string]bool, len(binds))
@@ -352,8 +358,8 @@ func (p *Publisher) retryLocked() {
 }
 
 // Disown says that the guest which comes next is another: it boots, where the one before was to wake. The
-// ports stay as they are, with who waits, until it binds them again or Settle says that it will not. A Release
-// meanwhile does not end them: an engine that was cut off binds what it finds of its old ports and releases it,
+// ports stay as they are, with who waits, until Settle. What it binds and releases meanwhile is noted and no
+// more: an engine that was cut off binds what it finds of its old ports, where no container is, and releases it
 // before it starts their containers again.
 func (p *Publisher) Disown() {
 	p.mu.Lock()
@@ -367,11 +373,12 @@ func (p *Publisher) Disown() {
 func (held *port) disown() {
 	held.orphan = true
 	for _, l := range held.listeners {
-		l.unaim()
+		l.disown()
 	}
 }
 
-// Settle lets go of the ports that a guest of before had and this one does not.
+// Settle says that the guest's engine has started its containers: who waits goes to those that are there, and the
+// ports that a guest of before had and this one has not are let go of.
 func (p *Publisher) Settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -380,6 +387,9 @@ func (p *Publisher) Settle() {
 			p.releaseLocked(key)
 		}
 		held.kept = false
+		for _, l := range held.listeners {
+			l.settle()
+		}
 	}
 }
 

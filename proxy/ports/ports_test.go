@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -70,38 +72,34 @@ func newPublisher(t *testing.T) *Publisher {
 	return p
 }
 
-// freePort is a port of the protocol that nobody has on either loopback address.
+// freePort is a port of the protocol that nobody has on 127.0.0.1.
 func freePort(t *testing.T, network string) string {
 	t.Helper()
 	for range 100 {
+		// Not one that the system gives to connections: another test's may have it a moment later.
+		port := strconv.Itoa(20000 + rand.IntN(12000))
 		var c io.Closer
-		var port string
+		var err error
 		if network == "tcp" {
-			l, err := net.Listen("tcp4", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, _ = net.SplitHostPort(l.Addr().String())
-			c = l
+			c, err = net.Listen("tcp4", "127.0.0.1:"+port)
 		} else {
-			l, err := net.ListenPacket("udp4", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, _ = net.SplitHostPort(l.LocalAddr().String())
-			c = l
+			c, err = net.ListenPacket("udp4", "127.0.0.1:"+port)
 		}
-		c.Close()
-		return port
+		if err == nil {
+			c.Close()
+			return port
+		}
 	}
 	t.Fatal("no free port")
 	return ""
 }
 
 // echoTCP answers all that it gets with "echo " before it, once the client has ended its side.
-func echoTCP(t *testing.T) string {
+func echoTCP(t *testing.T) string { t.Helper(); return echoAt(t, "127.0.0.1:0") }
+
+func echoAt(t *testing.T, address string) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	l, err := net.Listen("tcp4", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,10 +148,11 @@ func ask(t *testing.T, address, text string) (string, error) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
-	io.WriteString(c, text)
-	c.(*net.TCPConn).CloseWrite()
+	// A reset is told once, and may be told to the write: a read after it sees a plain end.
+	_, wrote := io.WriteString(c, text)
+	shut := c.(*net.TCPConn).CloseWrite()
 	b, err := io.ReadAll(c)
-	return string(b), err
+	return string(b), errors.Join(wrote, shut, err)
 }
 
 func kind(err error) string {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -80,11 +81,12 @@ func TestConnectionsOfASleepAreAllServedAfterIt(t *testing.T) {
 		})
 	}
 	eventually(t, "all of them waiting", func() bool { return p.Activity().Open == clients })
+	eventually(t, "the guest asked for by each", func() bool { return w.asked.Load() >= clients })
+	p.Lead(guest{})
+	wg.Wait()
 	if got := w.asked.Load(); got != clients {
 		t.Errorf("the guest was asked for %d times; want once for each of %d", got, clients)
 	}
-	p.Lead(guest{})
-	wg.Wait()
 	eventually(t, "the end of all", func() bool { return p.Activity().Open == 0 })
 	if len(p.held) != 0 || len(p.dialling) != 0 {
 		t.Errorf("%d places and %d turns are still taken", len(p.held), len(p.dialling))
@@ -461,6 +463,17 @@ func TestAFaultEndsWithItsPort(t *testing.T) {
 	eventually(t, "nobody trying", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return !p.retrying })
 }
 
+// counted is a guest that counts how often it is dialled.
+type counted struct {
+	guest
+	dials atomic.Int64
+}
+
+func (c *counted) Dial(ctx context.Context, service string) (proxy.Conn, error) {
+	c.dials.Add(1)
+	return c.guest.Dial(ctx, service)
+}
+
 func TestAGuestThatBootsInPlaceOfAWakeServesWhoWaited(t *testing.T) {
 	p := asleep(t, new(waker).wake)
 	at := map[string]protocol.Bind{}
@@ -474,23 +487,34 @@ func TestAGuestThatBootsInPlaceOfAWakeServesWhoWaited(t *testing.T) {
 	back, not := dial(t, "tcp", at["back"].Address), dial(t, "tcp", at["not back"].Address)
 	eventually(t, "both waiting", func() bool { return len(p.held) == 2 })
 	p.Disown()
-	p.Lead(guest{})
+	var g counted
+	p.Lead(&g)
 	p.Hold(nil) // its engine has not started yet
 	b := at["back"]
-	// The engine binds what it finds of before and releases it; then come its bind, and its proxy's claim.
-	for _, b.Target = range []string{"", "release", "", echoTCP(t)} {
+	// The engine binds what it finds of before, where no container is, and releases it; then come its bind, and
+	// its proxy's claim, for a container that does not listen yet.
+	late := "127.0.0.1:" + freePort(t, "tcp")
+	for _, b.Target = range []string{"", "127.0.0.1:1", "release", "", late} {
 		if b.Target == "release" {
 			p.Release(b.Key)
 		} else if err := p.Bind(b); err != nil {
 			t.Fatal(err)
 		}
+		gone := make([]byte, 1)
+		back.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+		if _, err := back.Read(gone); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("while the engine starts who waits for %q got %v; want to wait on", b.Target, err)
+		}
 	}
+	back.SetReadDeadline(time.Now().Add(patience))
+	p.Settle()
+	eventually(t, "a try before the container listens", func() bool { return g.dials.Load() > 0 })
+	echoAt(t, late)
 	io.WriteString(back, "x")
 	back.(*net.TCPConn).CloseWrite()
 	if b, err := io.ReadAll(back); string(b) != "echo x" {
 		t.Errorf("who waited for a port that is back got %q, %v", b, err)
 	}
-	p.Settle()
 	if _, err := io.ReadAll(not); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("who waited for a port that is not back got %v; want a reset", err)
 	}

@@ -89,7 +89,7 @@ func (w *way) turnLocked(d proxy.Dialer) {
 // ready says whether the listener's connections can go through now.
 func (p *Publisher) ready(l *listener) bool {
 	d, _, _ := p.way.now()
-	target, _ := l.leads()
+	target, _, _ := l.leads()
 	return d != nil && target != ""
 }
 
@@ -99,12 +99,13 @@ func (p *Publisher) ready(l *listener) bool {
 func (p *Publisher) reach(ctx, waiting context.Context, l *listener, network string) (proxy.Conn, context.Context, error) {
 	waiting, cancel := context.WithTimeoutCause(waiting, heldPatience, errors.New("the guest did not wake in time"))
 	defer cancel()
-	waited := false
+	waited, booted := false, false
+	var begun time.Time // of the first dial
 	for {
 		d, era, moved := p.way.now()
-		target, aimed := l.leads()
+		target, booting, aimed := l.leads()
 		if d == nil || target == "" {
-			waited = true
+			waited, booted = true, booted || booting
 			select {
 			case <-moved:
 			case <-aimed:
@@ -120,11 +121,29 @@ func (p *Publisher) reach(ctx, waiting context.Context, l *listener, network str
 		if err == nil {
 			c.Close()
 		}
-		if era.Err() == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			return nil, nil, err
+		}
+		if era.Err() != nil {
+			continue
+		}
+		if begun.IsZero() {
+			begun = time.Now()
+		}
+		if !booted || time.Since(begun) > dialPatience {
+			return nil, nil, err
+		}
+		// Its container was started a moment ago, by the engine's own boot, and may not listen yet.
+		select {
+		case <-time.After(bootRetry):
+		case <-waiting.Done():
 			return nil, nil, err
 		}
 	}
 }
+
+// bootRetry is the pause before another try to reach a container that has just been started.
+const bootRetry = 100 * time.Millisecond
 
 // dial dials until the patience or the era is over. Those who waited are many at once and take turns.
 func (p *Publisher) dial(ctx, era context.Context, d proxy.Dialer, service string, turns bool) (proxy.Conn, error) {
