@@ -23,6 +23,7 @@ import (
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/qemu/vufs"
 	"github.com/covedesk/cove/vmhost/qemu/vuvsock"
+	"github.com/covedesk/cove/vmhost/saved"
 	"github.com/digitalocean/go-qemu/qmp"
 	"golang.org/x/sys/unix"
 )
@@ -298,12 +299,12 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, version string, acce
 
 	if m.plumbing = p; spec.Saved != "" {
 		if err := checkSaved(spec, version, accel.Name, p); err != nil {
-			return nil, savedProblem(err)
+			return nil, saved.Problem(err)
 		}
 		m.plumbing.incoming = true
 		load, err := m.loadMemory(ctx)
 		if err != nil {
-			return nil, savedProblem(err)
+			return nil, saved.Problem(err)
 		}
 		l.closers = append(l.closers, load)
 		m.load = load
@@ -363,7 +364,7 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, version string, acce
 			<-m.done
 			control.Close()
 			said := strings.TrimSpace(m.printed.String())
-			p := savedProblem(err)
+			p := saved.Problem(err)
 			p.Evidence = said
 			return nil, p
 		}

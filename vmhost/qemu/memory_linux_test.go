@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/covedesk/cove/vmhost/saved"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +37,7 @@ func TestCopyMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	to, err := create(filepath.Join(t.TempDir(), "memory"))
+	to, err := saved.Create(filepath.Join(t.TempDir(), "memory"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestCheckSaved(t *testing.T) {
 	m.accel.Name = "tcg"
 	mark := func() {
 		t.Helper()
-		os.Remove(filepath.Join(s.Saved, savedMachine))
+		os.Remove(filepath.Join(s.Saved, "machine.json"))
 		if err := m.mark(s.Saved); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,7 @@ func TestCheckSaved(t *testing.T) {
 			t.Errorf("checkSaved of a disk that was %s = nil; want why not", name)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(s.Saved, savedMachine), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Saved, "machine.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := checkSaved(s, "10.0.2", "tcg", p); err == nil {

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,61 +11,39 @@ import (
 	"time"
 
 	"github.com/covedesk/cove/vmhost"
-	"golang.org/x/sys/unix"
+	"github.com/covedesk/cove/vmhost/saved"
 )
 
 var _ vmhost.Suspender = (*machine)(nil)
 
-// The files of a saved machine.
+// The files of a saved machine, beside the bond.
 const (
-	savedMemory  = "memory"       // the guest's, each byte at its place: sparse
-	savedDevices = "devices"      // QEMU's migration stream without it
-	savedMachine = "machine.json" // what the two belong to: see saved
+	savedMemory  = "memory"  // the guest's, each byte at its place: sparse
+	savedDevices = "devices" // QEMU's migration stream without it
 )
 
-// savedVersion is of savedMachine's format, and of what Suspend does.
+// savedVersion is of the bond's format, and of what Suspend does.
 const savedVersion = 1
 
-// saved says which machine the files belong to. QEMU checks little of it: a stream that is loaded into
+// bond says which machine the files belong to. QEMU checks little of it: a stream that is loaded into
 // another machine, or whose disk has gone on, breaks its guest.
-type saved struct {
-	Version     int      `json:"version"`
-	QEMU        string   `json:"qemu"`        // its version
-	Accelerator string   `json:"accelerator"` //
-	Host        string   `json:"host"`        // the processor, where guests run on it
-	Args        []string `json:"args"`        // QEMU's, without descriptors
-	Disk        diskMark `json:"disk"`        // of the data disk as the guest left it
-}
-
-// diskMark tells whether a disk's file is another one or was written to: nothing changes a file without
-// changing its time of change.
-type diskMark struct {
-	Inode    uint64 `json:"inode"`
-	Size     int64  `json:"size"`
-	Modified int64  `json:"modified"` // ns since 1970, as is the next
-	Changed  int64  `json:"changed"`
-}
-
-func markDisk(path string) (diskMark, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return diskMark{}, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return diskMark{Inode: st.Ino, Size: st.Size, Modified: st.Mtim.Nano(), Changed: st.Ctim.Nano()}, nil
+type bond struct {
+	Version     int        `json:"version"`
+	QEMU        string     `json:"qemu"`        // its version
+	Accelerator string     `json:"accelerator"` //
+	Host        string     `json:"host"`        // the processor, where guests run on it
+	Args        []string   `json:"args"`        // QEMU's, without descriptors
+	Disk        saved.Disk `json:"disk"`        // of the data disk as the guest left it
 }
 
 // mark writes what a saved state of this machine is bound to.
 func (m *machine) mark(dir string) error {
-	disk, err := markDisk(m.spec.Data)
+	data, err := saved.MarkDisk(m.spec.Data)
 	if err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(saved{Version: savedVersion, QEMU: m.version, Accelerator: m.accel.Name, Host: processor(m.accel.Name),
-		Args: fingerprint(m.spec, m.accel.Name, m.plumbing), Disk: disk}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeSynced(filepath.Join(dir, savedMachine), b)
+	return saved.Bind(dir, bond{Version: savedVersion, QEMU: m.version, Accelerator: m.accel.Name, Host: processor(m.accel.Name),
+		Args: fingerprint(m.spec, m.accel.Name, m.plumbing), Disk: data})
 }
 
 // fingerprint is the argument list with nothing in it that differs from start to start.
@@ -106,7 +83,7 @@ const unplugPatience = 30 * time.Second
 
 // Suspend saves the machine: see vmhost.Suspender. The vsock device cannot be saved, so the guest has to let go
 // of it first.
-func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir string) error) (err error) {
+func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir string) error) error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
 	m.mu.Lock()
@@ -115,31 +92,23 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 	if full {
 		return errors.New("suspend the machine: it waits for room on the host's disk")
 	}
-	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("suspend the machine: %s is there already", dir)
-	}
-	making := dir + ".new"
-	if err := os.RemoveAll(making); err != nil {
-		return fmt.Errorf("suspend the machine: %w", err)
-	}
-	if err := os.Mkdir(making, 0o700); err != nil {
-		return fmt.Errorf("suspend the machine: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(making)
+	unplugged := false
+	err := saved.Make(dir, func(making string) error {
+		begun := time.Now()
+		if err := m.unplug(); err != nil {
+			return err
 		}
-	}()
-	begun := time.Now()
-	if err := m.unplug(); err != nil {
-		return fmt.Errorf("suspend the machine: %w", err)
-	}
-	m.log.Debug("save", "done", "unplug", "after", time.Since(begun))
-	if err := m.save(ctx, making, dir, beside); err != nil {
+		unplugged = true
+		m.log.Debug("save", "done", "unplug", "after", time.Since(begun))
+		return m.save(ctx, making, beside)
+	})
+	if err != nil {
 		// QEMU takes its disks again, and the guest its device.
-		if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.ctxDone() == nil {
-			m.log.Error("a machine that could not be saved does not go on", "err", back)
-			m.cmd.Process.Kill()
+		if unplugged {
+			if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.ctxDone() == nil {
+				m.log.Error("a machine that could not be saved does not go on", "err", back)
+				m.cmd.Process.Kill()
+			}
 		}
 		return fmt.Errorf("suspend the machine: %w", err)
 	}
@@ -161,8 +130,8 @@ func (m *machine) ctxDone() error {
 	}
 }
 
-// save stops the machine and writes it to a folder, which takes its name last.
-func (m *machine) save(ctx context.Context, making, dir string, beside func(string) error) error {
+// save stops the machine and writes it to a folder.
+func (m *machine) save(ctx context.Context, making string, beside func(string) error) error {
 	begun := time.Now()
 	took := func(what string) { m.log.Debug("save", "done", what, "after", time.Since(begun)) }
 	if err := m.do("stop"); err != nil {
@@ -170,7 +139,7 @@ func (m *machine) save(ctx context.Context, making, dir string, beside func(stri
 	}
 	took("stop")
 	// Ours before QEMU opens it, so that it is the user's own from the first moment.
-	devices, err := create(filepath.Join(making, savedDevices))
+	devices, err := saved.Create(filepath.Join(making, savedDevices))
 	if err != nil {
 		return err
 	}
@@ -179,7 +148,7 @@ func (m *machine) save(ctx context.Context, making, dir string, beside func(stri
 		return err
 	}
 	took("devices")
-	memory, err := create(filepath.Join(making, savedMemory))
+	memory, err := saved.Create(filepath.Join(making, savedMemory))
 	if err != nil {
 		return err
 	}
@@ -195,37 +164,7 @@ func (m *machine) save(ctx context.Context, making, dir string, beside func(stri
 	if err := beside(making); err != nil {
 		return err
 	}
-	if err := m.mark(making); err != nil {
-		return err
-	}
-	if err := syncDir(making); err != nil {
-		return err
-	}
-	if err := os.Rename(making, dir); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
-
-func create(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-}
-
-func writeSynced(path string, b []byte) error {
-	f, err := create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return m.mark(making)
 }
 
 // noLimit is a bandwidth in bytes a second that no disk reaches: the machine stands still meanwhile.
@@ -313,15 +252,11 @@ func (m *machine) deleted(id string) <-chan struct{} {
 // check says whether a saved folder fits a machine that is about to be made of the spec. The error is a sentence
 // for people.
 func checkSaved(spec vmhost.Spec, version, accel string, p plumbing) error {
-	b, err := os.ReadFile(filepath.Join(spec.Saved, savedMachine))
-	if err != nil {
+	var was bond
+	if err := saved.Bound(spec.Saved, &was); err != nil {
 		return err
 	}
-	var was saved
-	if err := json.Unmarshal(b, &was); err != nil {
-		return fmt.Errorf("%s: %w", savedMachine, err)
-	}
-	disk, err := markDisk(spec.Data)
+	data, err := saved.MarkDisk(spec.Data)
 	args := fingerprint(spec, accel, p)
 	switch {
 	case was.Version != savedVersion:
@@ -334,22 +269,12 @@ func checkSaved(spec vmhost.Spec, version, accel string, p plumbing) error {
 		return errors.New("it ran on another processor")
 	case err != nil:
 		return err
-	case was.Disk != disk:
+	case was.Disk != data:
 		return errors.New("its data disk was changed since")
 	case !slices.Equal(was.Args, args):
-		return errors.New("the VM is made in another way now: " + difference(was.Args, args))
+		return errors.New("the VM is made in another way now: " + saved.Difference(was.Args, args))
 	}
 	return nil
-}
-
-// difference names the first words that are not the same.
-func difference(was, is []string) string {
-	for i := range min(len(was), len(is)) {
-		if was[i] != is[i] {
-			return fmt.Sprintf("%q was %q", is[i], was[i])
-		}
-	}
-	return fmt.Sprintf("%d arguments were %d", len(is), len(was))
 }
 
 // resume loads a saved machine into this one, and lets it run when nobody can load it again.
@@ -360,25 +285,11 @@ func (m *machine) resume(ctx context.Context) error {
 	if err := m.migrate(ctx, "migrate-incoming", filepath.Join(m.spec.Saved, savedDevices)); err != nil {
 		return err
 	}
-	used := m.spec.Saved + ".used"
-	if err := os.RemoveAll(used); err != nil {
+	if err := saved.Use(m.spec.Saved); err != nil {
 		return err
 	}
-	if err := os.Rename(m.spec.Saved, used); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(used)); err != nil {
-		return err
-	}
-	go os.RemoveAll(used)
 	if err := m.do("cont"); err != nil {
 		return err
 	}
 	return m.plug()
-}
-
-// savedProblem says that a saved machine cannot be brought back.
-func savedProblem(err error) *vmhost.Problem {
-	return &vmhost.Problem{ID: vmhost.ProblemSaved, Summary: "The suspended VM cannot be brought back: " + err.Error() + ".",
-		Remedy: "It boots anew: containers with a restart policy start again, and everything on the data disk is kept.", Err: err}
 }
