@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/covedesk/cove/app/internal/shares"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -63,10 +62,7 @@ func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config, was *rest) (*
 	}
 	if was != nil {
 		// What was shared since comes with the next start; what is not any more is gone for the guest.
-		set.Folders = slices.DeleteFunc(slices.Clone(was.Folders), func(old shares.Folder) bool {
-			return !slices.ContainsFunc(set.Folders, func(f shares.Folder) bool { return f.Path == old.Path && f.ReadOnly == old.ReadOnly })
-		})
-		notices = nil
+		set, notices = set.Still(was.Folders), nil
 	}
 	for _, n := range notices {
 		d.life.Notice(n)
@@ -79,7 +75,14 @@ func (d *Daemon) share(spec *vmhost.Spec, config *protocol.Config, was *rest) (*
 		served = append(served, share.Share{Path: f.Path, ReadOnly: f.ReadOnly})
 	}
 	if len(served) > 0 || was != nil && len(was.Folders) > 0 {
-		s.fs, err = share.New(served, share.Options{Log: d.log, Hide: set.Hidden()})
+		options := share.Options{Log: d.log, Hide: set.Hidden()}
+		s.fs, err = share.New(served, options)
+		if err != nil && was != nil && !errors.Is(err, errors.ErrUnsupported) {
+			// The machine has its device all the same.
+			d.life.Notice(fmt.Sprintf("No folder of the host is shared: %v. `cove restart` tries again.", err))
+			s.set, config.Shares = &shares.Set{}, nil
+			s.fs, err = share.New(nil, options)
+		}
 		switch {
 		case err == nil:
 			spec.Files = s.fs

@@ -92,6 +92,23 @@ func (s *Set) add(f Folder) {
 	s.Folders = append(s.Folders, f)
 }
 
+// Still is the set for a machine that was made with other folders and is brought back: it has none that it did
+// not have, and of those it had the ones that the set shares now, alone or in a larger folder.
+func (s *Set) Still(had []Folder) *Set {
+	still := &Set{hidden: s.hidden}
+	for _, f := range had {
+		for _, now := range slices.Backward(s.Folders) { // the nearest first
+			if !settings.Within(f.Path, now.Path) {
+				continue
+			}
+			f.ReadOnly = f.ReadOnly || now.ReadOnly
+			still.Folders = append(still.Folders, f)
+			break
+		}
+	}
+	return still
+}
+
 // Hidden are Cove's own places.
 func (s *Set) Hidden() []string { return s.hidden }
 

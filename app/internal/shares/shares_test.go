@@ -3,6 +3,7 @@
 package shares
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,5 +114,19 @@ func TestResolve(t *testing.T) {
 				t.Errorf("%s: notice %q; want %q in it", row.says, notices[i], part)
 			}
 		}
+	}
+}
+
+func TestStill(t *testing.T) {
+	now := &Set{Folders: []Folder{{Path: "/home/u"}, {Path: "/home/u/ro", ReadOnly: true}, {Path: "/tmp"}}}
+	had := []Folder{{Path: "/gone"}, {Path: "/home/u/code", Names: []string{"/code"}}, {Path: "/home/u/ro/x"}, {Path: "/home/user"}, {Path: "/tmp", ReadOnly: true}}
+	got := fmt.Sprintf("%+v", now.Still(had).Folders)
+	want := fmt.Sprintf("%+v", []Folder{
+		{Path: "/home/u/code", Names: []string{"/code"}}, // in a larger folder
+		{Path: "/home/u/ro/x", ReadOnly: true},           // which is read-only
+		{Path: "/tmp", ReadOnly: true},                   // as it was made
+	})
+	if got != want {
+		t.Errorf("Still = %s; want %s", got, want)
 	}
 }
