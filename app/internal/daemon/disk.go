@@ -88,12 +88,40 @@ func (d *Daemon) resizeDisk(ctx context.Context, value string, dry bool, set fun
 		if err := grower.GrowDisk(ctx, size); err != nil {
 			return c, errors.Join(d.notGrown(err), d.putBack(before))
 		}
-		if _, err := v.askDisk(ctx, protocol.DiskRequest{Grow: size}); err != nil {
-			return c, &api.Error{Failure: api.Failure{Cause: vmhost.ProblemDataDisk, Summary: "The data disk has grown, its file system has not: " + err.Error() + ".", Remedy: "It grows at the next start: `cove restart`."}}
-		}
-		d.log.Info("data disk has grown", "size", size)
+		return c, v.growFiles(ctx, size)
 	}
 	return c, nil
+}
+
+// growFiles has the guest take a disk that has grown.
+func (v *vm) growFiles(ctx context.Context, size int64) error {
+	if _, err := v.askDisk(ctx, protocol.DiskRequest{Grow: size}); err != nil {
+		return &api.Error{Failure: api.Failure{Cause: vmhost.ProblemDataDisk, Summary: "The data disk has grown, its file system has not: " + err.Error() + ".", Remedy: "It grows at the next start: `cove restart`."}}
+	}
+	v.d.log.Info("data disk has grown", "size", size)
+	return nil
+}
+
+// catchUpDisk grows the disk of a machine that was suspended when the setting grew: until it runs again its disk
+// must be as it was.
+func (v *vm) catchUpDisk() {
+	want, err := v.d.values()
+	if err != nil {
+		return // said where it is used
+	}
+	u, err := disk.UsageOf(v.spec.Data)
+	grower, ok := v.machine.(vmhost.DiskGrower)
+	if err != nil || !ok || want.Disk <= u.Size {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), growPatience)
+	defer cancel()
+	if err = grower.GrowDisk(ctx, want.Disk); err == nil {
+		err = v.growFiles(ctx, want.Disk)
+	}
+	if err != nil {
+		v.d.life.Notice("The data disk is not as large as the setting says: " + err.Error() + " `cove restart` tries again.")
+	}
 }
 
 func (d *Daemon) notGrown(err error) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/covedesk/cove/proxy/dockerapi"
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
+	"github.com/covedesk/cove/vmhost/saved"
 )
 
 // restFile is what coved puts beside a saved machine: see rest.
@@ -294,10 +295,10 @@ func (v *vm) leave(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(filepath.Join(dir, answersFile), v.d.front.Save); err != nil {
+	if err := saved.Write(filepath.Join(dir, answersFile), v.d.front.Save); err != nil {
 		v.d.log.Warn("a coved that is started meanwhile has no answers", "err", err)
 	}
-	return writeSynced(filepath.Join(dir, restFile), func(w io.Writer) error {
+	return saved.Write(filepath.Join(dir, restFile), func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})
@@ -317,14 +318,6 @@ func (d *Daemon) loadAnswers() {
 	if err := errors.Join(err, d.front.Load(from)); err != nil {
 		d.log.Warn("passive calls will wake the engine", "err", err)
 	}
-}
-
-func writeSynced(path string, write func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Sync(), f.Close())
 }
 
 // goOn opens a new session with a guest whose machine was not saved after all.

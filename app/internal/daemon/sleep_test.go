@@ -183,12 +183,14 @@ func TestAnEngineThatCannotBeSavedGoesOn(t *testing.T) {
 	}
 }
 
-// Settings changed meanwhile are for the next boot; what is suspended comes back as it was.
+// Settings changed meanwhile that need a boot wait for one; what is suspended comes back as it was.
 func TestSettingsChangedWhileAsleep(t *testing.T) {
 	w := asleep(t, &fakevm.Driver{})
 	ctx := context.Background()
-	if _, err := w.Set(ctx, "cpus", "1", false); err != nil {
-		t.Fatal(err)
+	for key, value := range map[string]string{"cpus": "1", "disk": "96GiB"} {
+		if _, err := w.Set(ctx, key, value, false); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := w.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -196,6 +198,10 @@ func TestSettingsChangedWhileAsleep(t *testing.T) {
 	if s := w.phase(t, api.Running); len(s.Notices) != 0 || w.driver.Machine().Spec().Saved == "" {
 		t.Errorf("notices %v; want what was suspended", s.Notices)
 	}
+	w.eventually(t, "the disk as large as it was set to meanwhile", func() bool {
+		s, err := w.Status(ctx)
+		return err == nil && s.Disk != nil && s.Disk.Size == 96<<30
+	})
 	if err := w.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
