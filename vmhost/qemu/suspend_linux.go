@@ -105,7 +105,7 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 	if err != nil {
 		// QEMU takes its disks again, and the guest its device.
 		if unplugged {
-			if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.ctxDone() == nil {
+			if back := errors.Join(m.do("cont"), m.plug()); back != nil && m.hasEnded() == nil {
 				m.log.Error("a machine that could not be saved does not go on", "err", back)
 				m.cmd.Process.Kill()
 			}
@@ -120,8 +120,8 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 	return nil
 }
 
-// ctxDone is an error when the machine has ended.
-func (m *machine) ctxDone() error {
+// hasEnded is an error when the machine has ended.
+func (m *machine) hasEnded() error {
 	select {
 	case <-m.done:
 		return errEnded

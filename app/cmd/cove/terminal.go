@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/app/client"
 	"golang.org/x/term"
 )
 
@@ -40,6 +41,9 @@ func explain(f *os.File, err error) {
 	var e *api.Error
 	if !errors.As(err, &e) {
 		fmt.Fprintln(f, colour(f, red, "cove:"), err)
+		if errors.Is(err, client.ErrNoDaemon) {
+			fmt.Fprintln(f, "Start it with `cove start`.")
+		}
 		return
 	}
 	fmt.Fprintln(f, colour(f, red, "cove:"), e.Summary)

@@ -21,6 +21,7 @@ import (
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/disk"
 	"github.com/covedesk/cove/vmhost/saved"
+	"github.com/docker/go-units"
 )
 
 // restFile is what coved puts beside a saved machine: see rest.
@@ -194,6 +195,30 @@ func sentence(err error) string {
 	return err.Error() + "."
 }
 
+// roomToSave says whether the host's disk has room for the machine, before anybody's connection ends for it.
+func (v *vm) roomToSave(ctx context.Context) error {
+	at, is := v.memory(ctx)
+	dir := filepath.Dir(v.d.saved())
+	free, err := disk.Free(dir)
+	if !is || err != nil {
+		return nil // the save will say
+	}
+	return lacks(at.Resident+besideMemory, free, dir)
+}
+
+// besideMemory is the room that a saved machine takes beside its memory: devices, shares, answers.
+const besideMemory = 64 << 20
+
+func lacks(need, free int64, dir string) error {
+	if free >= need {
+		return nil
+	}
+	size := func(n int64) string { return units.BytesSize(float64(n)) }
+	return &api.Error{Failure: api.Failure{Cause: vmhost.ProblemNoDisk,
+		Summary: fmt.Sprintf("The VM takes about %s when it is saved, and the disk that holds %s has %s left.", size(need), dir, size(free)),
+		Remedy:  fmt.Sprintf("Free about %s there, then suspend again; or stop it with `cove stop`.", size(need-free))}}
+}
+
 // hangUpPatience bounds how long the guest may take to hear that its connections ended.
 const hangUpPatience = 5 * time.Second
 
@@ -205,6 +230,9 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 	s, can := v.machine.(vmhost.Suspender)
 	if !can {
 		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
+	}
+	if err := v.roomToSave(ctx); err != nil {
+		return err
 	}
 	begun := time.Now()
 	took := func(what string) { v.d.log.Debug("suspend", "done", what, "after", time.Since(begun)) }

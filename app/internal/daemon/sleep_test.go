@@ -254,3 +254,14 @@ func TestUsed(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomForASave(t *testing.T) {
+	if err := lacks(500<<20, 500<<20, "/x"); err != nil {
+		t.Errorf("with just enough room: %v", err)
+	}
+	var e *api.Error
+	err := lacks(500<<20, 200<<20, "/x")
+	if !errors.As(err, &e) || e.Cause != vmhost.ProblemNoDisk || !strings.Contains(e.Summary, "/x has 200MiB left") || !strings.Contains(e.Remedy, "Free about 300MiB") {
+		t.Errorf("without room: %v; want what is left, where, and how much to free", err)
+	}
+}

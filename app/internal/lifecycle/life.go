@@ -353,7 +353,7 @@ func (l *Life) Suspend(ctx context.Context, why string, wanted func() bool) erro
 
 // saveLocked begins to save a machine that runs.
 func (l *Life) saveLocked(r *run, why string, wanted func() bool) {
-	before := l.state.Reason
+	before := l.state
 	saving := make(chan struct{})
 	r.saving = saving
 	l.moveLocked(Suspend, why)
@@ -371,7 +371,8 @@ func (l *Life) saveLocked(r *run, why string, wanted func() bool) {
 		if !errors.Is(err, ErrWanted) {
 			l.noticeLocked("The engine could not be suspended, and goes on: " + asFailure(err).Summary)
 		}
-		l.moveLocked(Unsaved, before)
+		l.moveLocked(Unsaved, before.Reason)
+		l.state.Since = before.Since // it ran all the time
 	})
 }
 

@@ -303,12 +303,17 @@ func TestSleep(t *testing.T) {
 	try(t, "an engine that cannot be saved goes on, and both the caller and the notices say why", func(t *testing.T, w *world) {
 		vm := w.up(t)
 		vm.unsaved = errors.New("no room")
+		up, _ := w.State()
 		if err := w.Suspend(ctx, "test", nil); err == nil || !strings.Contains(err.Error(), "no room") {
 			t.Errorf("Suspend = %v; want why", err)
 		}
 		want(t, w, api.Running)
-		if s, _ := w.State(); len(s.Notices) != 1 || !strings.Contains(s.Notices[0].Text, "no room") {
+		s, _ := w.State()
+		if len(s.Notices) != 1 || !strings.Contains(s.Notices[0].Text, "no room") {
 			t.Errorf("notices %v; want why", s.Notices)
+		}
+		if s.Since != up.Since || s.Reason != up.Reason {
+			t.Errorf("it runs since %v, %q; want %v, %q as before", s.Since, s.Reason, up.Since, up.Reason)
 		}
 		vm.unsaved = nil
 		if err := w.Suspend(ctx, "test", nil); err != nil {
