@@ -16,5 +16,5 @@
 //   - A connect to the guest cannot be cancelled; one that comes too late is closed.
 //   - vz closes the descriptor of a guest connection while the framework's object still owns it, which
 //     closes the number again a moment later: a file opened between the two would lose its descriptor.
-//   - There is no suspend, no file sharing and no network but the framework's own NAT yet.
+//   - There is no suspend yet: its machines are no vmhost.Suspender.
 package vz
