@@ -36,6 +36,7 @@ func TestZ16AFullHostPausesTheVMUntilThereIsRoom(t *testing.T) {
 			return true
 		}
 	}
+	output(t, cove("start")) // whatever a test before it has left
 	keep(t)
 	output(t, cove("stop"))
 	output(t, cove("config", "set", "data-folder", folder))
