@@ -376,41 +376,45 @@ type closeFunc func()
 
 func (f closeFunc) Close() error { f(); return nil }
 
-// connect opens the monitor, or finds that QEMU ended.
+// connect opens the monitor, or finds that QEMU ended. With an error QEMU is to be killed.
 func (m *machine) connect(ctx context.Context, socket string, ended chan error) error {
 	ctx, cancel := context.WithTimeout(ctx, monitorPatience)
 	defer cancel()
-	type answer struct {
-		mon *qmp.SocketMonitor
-		err error
-	}
 	mon, err := qmp.NewSocketMonitor("unix", socket, monitorPatience)
 	if err != nil {
 		return fmt.Errorf("reach qemu's monitor: %w", err)
 	}
-	greeted := make(chan answer, 1)
-	go func() { greeted <- answer{mon, mon.Connect()} }()
+	greeted := make(chan error, 1)
+	go func() { greeted <- mon.Connect() }()
 	select {
-	case a := <-greeted:
-		if a.err == nil {
-			m.monitor = a.mon
+	case err := <-greeted:
+		if err == nil {
+			m.monitor = mon
 			return nil
 		}
-		mon.Disconnect()
 		select { // QEMU's end says more than a closed monitor
 		case err := <-ended:
 			ended <- err
 			return errEnded
 		case <-ctx.Done():
-			return fmt.Errorf("reach qemu's monitor: %w", a.err)
+			return fmt.Errorf("reach qemu's monitor: %w", err)
 		}
 	case err := <-ended:
 		ended <- err
-		mon.Disconnect()
+		go forget(mon, greeted)
 		return errEnded
 	case <-ctx.Done():
-		mon.Disconnect()
+		go forget(mon, greeted)
 		return fmt.Errorf("reach qemu's monitor: %w", context.Cause(ctx))
+	}
+}
+
+// forget lets go of a monitor whose greeting nobody waits for any more: it ends with QEMU. One that did not greet
+// must not be disconnected, which waits for the end of a stream that it has not got (go-qemu ranges over a nil
+// channel); its descriptor goes with it.
+func forget(mon *qmp.SocketMonitor, greeted <-chan error) {
+	if <-greeted == nil {
+		mon.Disconnect()
 	}
 }
 

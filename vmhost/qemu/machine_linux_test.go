@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/covedesk/cove/vmhost"
 )
@@ -249,5 +250,46 @@ func TestCheckMemory(t *testing.T) {
 	}
 	if err := checkMemory(1 << 20); err != nil {
 		t.Errorf("checkMemory of 1 MiB = %v; want nil", err)
+	}
+}
+
+// A QEMU that does not come up ends the start, and nothing waits for its monitor: neither where it ends by itself,
+// nor where the start is called off before it has said a word.
+func TestAStartThatComesToNothingReturns(t *testing.T) {
+	try := func(ctx context.Context, script string) error {
+		t.Helper()
+		s := spec()
+		s.RunDir, s.Memory, s.Accelerator, s.Network = t.TempDir(), 256<<20, "tcg", nil
+		d := New(Options{Binary: program(t, `[ "$1" != --version ] || { `+prints10+"; exit; }\n"+script)})
+		got := make(chan error, 1)
+		go func() {
+			_, err := d.Start(ctx, s)
+			got <- err
+		}()
+		select {
+		case err := <-got:
+			return err
+		case <-time.After(time.Minute):
+			t.Fatal("Start does not return")
+			return nil
+		}
+	}
+	var p *vmhost.Problem
+	if err := try(t.Context(), `echo "qemu-system-x86_64: no such machine" >&2; exit 1`); !errors.As(err, &p) || p.ID != vmhost.ProblemHypervisorExit || !strings.Contains(p.Summary, "no such machine") {
+		t.Errorf("Start of a QEMU that ends = %v; want what it printed", err)
+	}
+	ready := filepath.Join(t.TempDir(), "ready")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		for t.Context().Err() == nil {
+			if _, err := os.Stat(ready); err == nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	if err := try(ctx, ": > "+ready+"; exec sleep 600"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Start of a QEMU that says nothing, called off = %v; want context.Canceled", err)
 	}
 }

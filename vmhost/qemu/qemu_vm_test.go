@@ -16,13 +16,6 @@ import (
 	"github.com/covedesk/cove/vmhost/vmtest"
 )
 
-func TestMain(m *testing.M) {
-	if qemu.Guard() {
-		return
-	}
-	os.Exit(m.Run())
-}
-
 // TestContract boots the guest image in the folder COVE_IMAGE_DIR about seven times: some minutes without
 // hardware virtualisation. COVE_ACCELERATOR may name one, so that none has to be tried.
 func TestContract(t *testing.T) {
