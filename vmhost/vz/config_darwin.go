@@ -78,7 +78,12 @@ func assemble(spec vmhost.Spec, log *slog.Logger) (_ parts, err error) {
 		}
 		return c, nil
 	}
-	p.vm = &framework{vm, log}
+	f := &framework{vm, log}
+	p.vm, p.data, p.bond = f, spec.Data, newBond(macOS(), spec, id.bytes)
+	if p.saver, err = f.saver(config); err != nil {
+		log.Info("this machine cannot be suspended", "why", err)
+		err = nil
+	}
 	p.links = []proxy.Link{newLink(connect), transport.OpenMux(mux)}
 	return p, nil
 }

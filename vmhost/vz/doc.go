@@ -16,5 +16,6 @@
 //   - A connect to the guest cannot be cancelled; one that comes too late is closed.
 //   - vz closes the descriptor of a guest connection while the framework's object still owns it, which
 //     closes the number again a moment later: a file opened between the two would lose its descriptor.
-//   - There is no suspend yet: its machines are no vmhost.Suspender.
+//   - It saves a machine on Apple silicon with macOS 14 or newer only, and there not with every device: the
+//     framework is asked, and where it refuses the machine is no vmhost.Suspender.
 package vz

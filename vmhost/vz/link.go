@@ -3,7 +3,9 @@ package vz
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/covedesk/cove/guestd/protocol"
@@ -83,6 +85,16 @@ func (l *link) keep(raw net.Conn) (proxy.Conn, error) {
 	}
 	l.open[c] = struct{}{}
 	return c, nil
+}
+
+// hangUp ends the link's connections; new ones can be opened.
+func (l *link) hangUp() {
+	l.mu.Lock()
+	open := slices.Collect(maps.Keys(l.open))
+	l.mu.Unlock()
+	for _, c := range open {
+		c.Close()
+	}
 }
 
 // Close ends the link and its connections, and nothing else of the machine.

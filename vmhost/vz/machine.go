@@ -1,3 +1,5 @@
+//go:build unix
+
 package vz
 
 import (
@@ -26,15 +28,31 @@ type hypervisor interface {
 	wait() error
 }
 
+// saver is what a hypervisor offers besides where the machine can be saved. A machine that ends meanwhile is an
+// error of each.
+type saver interface {
+	// pause stops the guest's processors. The machine can then be stopped, saved and made to go on.
+	pause() error
+	// goOn lets a paused machine run.
+	goOn() error
+	// save writes a paused machine to a new file. It cannot be cancelled.
+	save(path string) error
+	// restore takes the place of start, and leaves the machine paused. With an error it has not begun.
+	restore(path string) error
+}
+
 // parts is what a machine is made of. All of it belongs to the machine, which closes it.
 type parts struct {
 	vm      hypervisor
+	saver   saver // nil: the machine cannot be saved
 	control proxy.Conn
 	links   []proxy.Link
 	console io.ReadCloser // our end of the guest's console
 	ours    []io.Closer   // what else of ours is closed before the machine is stopped
 	theirs  []io.Closer   // the framework's ends of the ports: they must outlive the machine
 	lock    io.Closer     // closed last
+	data    string        // path of the data disk
+	bond    bond          // what a saved state of it is bound to, but for the disk's mark
 }
 
 // machine is a running VM of the framework.
@@ -48,9 +66,13 @@ type machine struct {
 	done    chan struct{}
 	apart   sync.Once // see disconnect
 
-	mu     sync.Mutex // guards all below
-	exit   vmhost.Exit
-	killed bool
+	saving sync.Mutex // one Suspend at a time
+
+	mu        sync.Mutex // guards all below
+	exit      vmhost.Exit
+	killed    bool
+	suspended bool
+	stuck     error // why a machine that was paused had to be ended
 }
 
 var _ vmhost.Machine = (*machine)(nil)
@@ -62,9 +84,10 @@ func newMachine(p parts, out io.Writer, log *slog.Logger) *machine {
 	return &machine{parts: p, out: out, log: log, watcher: newWatcher(), done: make(chan struct{})}
 }
 
-// begin starts the machine. The framework's start cannot be cancelled: when the context ends first, the
-// machine is ended as soon as it runs, and keeps its lock so long.
-func (m *machine) begin(ctx context.Context) error {
+// begin starts the machine, or brings it back where dir is the folder of a saved one. The framework's start
+// cannot be cancelled: when the context ends first, the machine is ended as soon as it runs, and keeps its lock
+// so long.
+func (m *machine) begin(ctx context.Context, dir string) error {
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
@@ -73,7 +96,7 @@ func (m *machine) begin(ctx context.Context) error {
 	started := make(chan error)
 	gone := make(chan struct{})
 	go func() {
-		err := m.vm.start()
+		err := m.run(ctx, dir)
 		select {
 		case started <- err:
 			return
@@ -131,7 +154,9 @@ func (m *machine) follow(heard <-chan struct{}) {
 	}
 	m.letGo(heard)
 	m.mu.Lock()
-	m.exit = explain(m.killed, err, m.watcher)
+	if m.exit = explain(m.killed, errors.Join(err, m.stuck), m.watcher); m.suspended {
+		m.exit = vmhost.Exit{Reason: vmhost.ExitSuspended, Detail: "the machine was saved"}
+	}
 	m.log.Info("vz ended", "reason", m.exit.Reason, "detail", m.exit.Detail)
 	m.mu.Unlock()
 	close(m.done)

@@ -88,7 +88,7 @@ func newRig(t *testing.T, running bool) *rig {
 	}, r.out, slog.New(slog.DiscardHandler))
 	if running {
 		f.started <- nil
-		if err := r.m.begin(t.Context()); err != nil {
+		if err := r.m.begin(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +148,7 @@ func TestAConsoleThatCannotBeWrittenDownIsStillRead(t *testing.T) {
 	r := newRig(t, false)
 	r.m.out = brokenWriter{}
 	r.started <- nil
-	if err := r.m.begin(t.Context()); err != nil {
+	if err := r.m.begin(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	ends(t, "the guest's writing", func() { r.console.WriteString(strings.Repeat("x", 4*portBuffer)) })
@@ -160,7 +160,7 @@ func TestAStartThatFails(t *testing.T) {
 	r := newRig(t, false)
 	refused := errors.New("refused")
 	r.started <- refused
-	if err := r.m.begin(t.Context()); !errors.Is(err, refused) {
+	if err := r.m.begin(t.Context(), ""); !errors.Is(err, refused) {
 		t.Errorf("begin = %v; want the cause", err)
 	}
 	if want := "link control mux theirs lock"; r.seen() != want {
@@ -182,7 +182,7 @@ func TestAStartThatIsGivenUpIsEndedWhenItComes(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		var err error
-		ends(t, "begin", func() { err = r.m.begin(ctx) })
+		ends(t, "begin", func() { err = r.m.begin(ctx, "") })
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: begin = %v; want context.Canceled", row.says, err)
 		}

@@ -70,6 +70,13 @@ func (d *Driver) Accelerators(ctx context.Context, _ string) ([]vmhost.Accelerat
 	return []vmhost.Accelerator{a}, nil
 }
 
+// macOS is the system's version and build.
+func macOS() string {
+	version, _ := unix.Sysctl("kern.osproductversion")
+	build, _ := unix.Sysctl("kern.osversion")
+	return version + " (" + build + ")"
+}
+
 // Start runs a machine. Its memory is rounded down to whole MiB. Beside the data disk it keeps the file
 // machine-id, and in RunDir the file vm.lock.
 func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, error) {
@@ -90,10 +97,10 @@ func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, e
 	}
 	p.lock = lock
 	m := newMachine(p, spec.Console, d.log)
-	if err := m.begin(ctx); err != nil {
+	if err := m.begin(ctx, spec.Saved); err != nil {
 		return nil, problem(err)
 	}
-	return m, nil
+	return m.offered(), nil
 }
 
 // problem names what the framework says, where there is a remedy.
