@@ -22,12 +22,13 @@ trap finish EXIT
 go test -c -tags e2e -o "$work/e2e.test" ./app/e2e
 go test -c -tags e2e -o "$work/qemu.test" ./vmhost/qemu
 CGO_ENABLED=0 go build -trimpath -o "$work/probe" ./app/e2e/probe
+CGO_ENABLED=0 go -C app/internal/testregistry/distribution build -trimpath -o "$work/registry" .
 mkdir "$work/bin"
 cp -a --reflink=auto bin/. "$work/bin/"
 cp /bin/busybox "$work/busybox"
 
 # as_user runs a command of ours as an ordinary user.
-settings=(COVE_E2E="$work" COVE_IMAGE_DIR="$work/bin/image" COVE_ACCELERATOR=tcg SOAK="${SOAK:-}")
+settings=(COVE_E2E="$work" COVE_IMAGE_DIR="$work/bin/image" COVE_ACCELERATOR=tcg COVE_TEST_REGISTRY="$work/registry" SOAK="${SOAK:-}")
 as_user() { env "${settings[@]}" "$@"; }
 if [ "$(id -u)" = 0 ]; then
 	id cove-test >/dev/null 2>&1 || useradd --create-home --shell /bin/bash cove-test

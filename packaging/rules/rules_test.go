@@ -29,6 +29,7 @@ var imports = []struct {
 	{"app/api", nil, true, "the wire types are for anybody to import"},
 	{"app/client", []string{"app/api"}, false, "clients are never parts of the daemon"},
 	{"app/cmd/cove", []string{"app/client", "app/api", "app/internal/build", "guestd/protocol"}, false, "the CLI is a client, never a part, of the daemon"},
+	{"app/internal/testregistry", nil, false, "tests of every part start it"},
 	{"app/internal/lifecycle", []string{"app/api"}, false, "the phase machine is pure and knows no driver"},
 	{"proxy/proxytest", []string{"proxy"}, false, "a contract suite knows the contract"},
 	{"proxy/transport", []string{"proxy"}, false, "the transport knows bytes, not what they mean"},
@@ -70,6 +71,15 @@ func TestImports(t *testing.T) {
 				}
 			}
 			break
+		}
+	}
+}
+
+func TestNoProgramHasTheTestRegistry(t *testing.T) {
+	const registry = module + "app/internal/testregistry"
+	for _, line := range lines(t, "go", "list", "-f", "{{.ImportPath}}:{{range .Imports}} {{.}}{{end}}", "./...") {
+		if slices.Contains(strings.Fields(line), registry) {
+			t.Errorf("%s is imported by more than tests: %s", registry, line)
 		}
 	}
 }
