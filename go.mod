@@ -23,8 +23,8 @@ require (
 	github.com/sirupsen/logrus v1.10.2 // only to silence lima's packages
 	github.com/spf13/cobra v1.10.2 // commands, flags, help and completion
 	github.com/spf13/viper v1.21.0 // the settings file
-	github.com/tidwall/gjson v1.14.2 // reads one key of docker's config.json, and the time of an event
-	github.com/tidwall/sjson v1.2.5 // changes that key and no other byte
+	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f // docker's config.json, changed without touching another byte
+	github.com/tidwall/gjson v1.14.2 // where a docker context leads, and the time of an event
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
 	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy in tests of what a proxy setting means to the engine
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks

@@ -16,6 +16,7 @@ import (
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/internal/build"
+	"github.com/covedesk/cove/app/internal/dockerconfig"
 	"github.com/covedesk/cove/app/internal/dockercontext"
 	"github.com/covedesk/cove/app/internal/hostproxy"
 	"github.com/covedesk/cove/app/internal/lifecycle"
@@ -161,14 +162,19 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
+// docker is the docker CLI's folder, with our copies of what we replaced in it.
+func (d *Daemon) docker() (dockerconfig.Docker, error) {
+	return dockerconfig.Find(d.home.Dir("docker-config"))
+}
+
 // makeContext makes the docker context, which becomes current if the current one does not answer.
 func (d *Daemon) makeContext(ctx context.Context) {
-	dir, err := dockercontext.Folder()
+	docker, err := d.docker()
 	if err != nil {
 		d.log.Warn("docker context", "err", err)
 		return
 	}
-	state, err := dockercontext.Install(ctx, dir, contextName, d.home.DockerHost(), d.home.Dir("context.json"), dockercontext.Probe)
+	state, err := dockercontext.Install(ctx, docker, contextName, d.home.DockerHost(), d.home.Dir("context.json"), dockercontext.Probe)
 	if err != nil {
 		d.log.Warn("docker context", "err", err)
 		d.life.Notice("The docker context " + contextName + " was not made: " + err.Error() + ".")
@@ -181,9 +187,9 @@ func (d *Daemon) makeContext(ctx context.Context) {
 }
 
 func (d *Daemon) restoreContext() {
-	dir, err := dockercontext.Folder()
+	docker, err := d.docker()
 	if err == nil {
-		err = dockercontext.Restore(dir, contextName, d.home.DockerHost(), d.home.Dir("context.json"))
+		err = dockercontext.Restore(docker, contextName, d.home.DockerHost(), d.home.Dir("context.json"))
 	}
 	if err != nil {
 		d.log.Warn("restore the docker context", "err", err)

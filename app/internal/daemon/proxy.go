@@ -3,7 +3,7 @@ package daemon
 import (
 	"os"
 
-	"github.com/covedesk/cove/app/internal/dockercontext"
+	"github.com/covedesk/cove/app/internal/dockerconfig"
 	"github.com/covedesk/cove/app/internal/hostproxy"
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -44,13 +44,13 @@ func hostProxies(s settings.Proxy, host func(env func(string) string) (hostproxy
 
 // containerProxies makes docker's clients give the proxies to what they run and build, or no longer.
 func (d *Daemon) containerProxies(p hostproxy.Proxies, give bool) {
-	var want *dockercontext.Proxies
+	var want *dockerconfig.Proxies
 	if give && !p.IsZero() {
-		want = &dockercontext.Proxies{HTTP: p.HTTP.RevealURL(), HTTPS: p.HTTPS.RevealURL(), No: p.No}
+		want = &dockerconfig.Proxies{HTTP: p.HTTP.RevealURL(), HTTPS: p.HTTPS.RevealURL(), No: p.No}
 	}
-	dir, err := dockercontext.Folder()
+	docker, err := d.docker()
 	if err == nil {
-		err = dockercontext.SetProxies(dir, d.home.DockerHost(), want, d.home.Dir("proxies.sha256"))
+		err = docker.SetProxies(d.home.DockerHost(), want, d.home.Dir("proxies.sha256"))
 	}
 	if err != nil {
 		d.log.Warn("proxies of containers", "err", err)

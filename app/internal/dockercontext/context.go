@@ -1,6 +1,5 @@
 // Package dockercontext makes the docker CLI's context that leads to our socket. It becomes the current
-// one only if the current one does not answer, and what was current comes back when Cove quits. Of the
-// user's config.json only that one key is touched; every other byte stays.
+// one only if the current one does not answer, and what was current comes back when Cove quits.
 package dockercontext
 
 import (
@@ -18,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/covedesk/cove/app/internal/dockerconfig"
 	"github.com/docker/docker/client"
 	"github.com/moby/sys/atomicwriter"
 	"github.com/tidwall/gjson"
@@ -36,18 +36,6 @@ var ErrTaken = errors.New("there is another context of this name")
 // memo is what Restore needs to know.
 type memo struct {
 	Previous string `json:"previous"` // the context that was current; empty is the default
-}
-
-// Folder is the docker CLI's: DOCKER_CONFIG, or ~/.docker.
-func Folder() (string, error) {
-	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
-		return dir, nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find docker's folder: %w", err)
-	}
-	return filepath.Join(home, ".docker"), nil
 }
 
 // probePatience bounds the question whether a context answers.
@@ -71,7 +59,8 @@ func Probe(ctx context.Context, host string) bool {
 // was current before is kept in the file at memoPath for Restore. A context of that name that leads to
 // something else alive is ErrTaken; a config.json that cannot be read as docker's is an error, and stays
 // as it is.
-func Install(ctx context.Context, dir, name, host, memoPath string, probe func(ctx context.Context, host string) bool) (State, error) {
+func Install(ctx context.Context, docker dockerconfig.Docker, name, host, memoPath string, probe func(ctx context.Context, host string) bool) (State, error) {
+	dir := docker.Dir
 	other, err := hostOf(dir, name)
 	if err == nil && other != host && answers(ctx, dir, name, probe) {
 		return State{}, fmt.Errorf("%q: %w", name, ErrTaken)
@@ -81,7 +70,7 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 			return State{}, fmt.Errorf("make the docker context: %w", err)
 		}
 	}
-	current, err := currentContext(dir)
+	current, err := currentContext(docker)
 	if err != nil {
 		return State{Made: true}, err
 	}
@@ -92,7 +81,7 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 		return State{Made: true, Previous: current}, nil
 	}
 	// The probe took a while, and people log in and choose contexts meanwhile.
-	if now, err := currentContext(dir); err != nil || now != current {
+	if now, err := currentContext(docker); err != nil || now != current {
 		return State{Made: true, Current: now == name, Previous: now}, err
 	}
 	b, err := json.Marshal(memo{Previous: current})
@@ -100,7 +89,7 @@ func Install(ctx context.Context, dir, name, host, memoPath string, probe func(c
 		err = atomicwriter.WriteFile(memoPath, b, 0o600)
 	}
 	if err == nil {
-		err = setCurrent(dir, name)
+		err = setCurrent(docker, name)
 	}
 	if err != nil {
 		return State{Made: true}, fmt.Errorf("make the docker context current: %w", err)
@@ -127,7 +116,8 @@ func answers(ctx context.Context, dir, name string, probe func(ctx context.Conte
 // Restore makes the context current that was so before ours, unless the user chose another one since,
 // and removes ours if it leads to the host given. A context that was removed meanwhile gives way to the
 // default one.
-func Restore(dir, name, host, memoPath string) error {
+func Restore(docker dockerconfig.Docker, name, host, memoPath string) error {
+	dir := docker.Dir
 	leads, err := hostOf(dir, name)
 	switch _, memo := os.Stat(memoPath); {
 	case err == nil && leads != host:
@@ -137,7 +127,7 @@ func Restore(dir, name, host, memoPath string) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("restore the docker context: %w", err)
 	}
-	current, err := currentContext(dir)
+	current, err := currentContext(docker)
 	if err != nil {
 		return err
 	}
@@ -149,7 +139,7 @@ func Restore(dir, name, host, memoPath string) error {
 		if _, err := hostOf(dir, m.Previous); err != nil {
 			m.Previous = "" // it was removed meanwhile
 		}
-		if err := setCurrent(dir, m.Previous); err != nil {
+		if err := setCurrent(docker, m.Previous); err != nil {
 			return fmt.Errorf("restore the docker context: %w", err)
 		}
 	}
@@ -160,6 +150,28 @@ func Restore(dir, name, host, memoPath string) error {
 		return fmt.Errorf("remove the docker context: %w", err)
 	}
 	return nil
+}
+
+const currentKey = "currentContext" // docker CLI, cli/config/configfile/file.go
+
+// currentContext is the name of the current context; empty is the default one.
+func currentContext(docker dockerconfig.Docker) (string, error) {
+	config, err := docker.Read()
+	if err != nil {
+		return "", err
+	}
+	return config.Get(currentKey)
+}
+
+// setCurrent changes the one key; an empty name removes it.
+func setCurrent(docker dockerconfig.Docker, name string) error {
+	return docker.Change(func(c *dockerconfig.Config) error {
+		if name == "" {
+			c.Delete(currentKey)
+			return nil
+		}
+		return c.Set(currentKey, name)
+	})
 }
 
 // metaPath is where the docker CLI keeps a context: cli/context/store, contexts/meta/SHA-256/meta.json.

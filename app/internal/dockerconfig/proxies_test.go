@@ -1,6 +1,6 @@
 //go:build unix
 
-package dockercontext
+package dockerconfig
 
 import (
 	"errors"
@@ -15,9 +15,9 @@ const engineHost = "unix:///home/some.body/.cove/run/docker.sock"
 func TestProxiesComeAndGo(t *testing.T) {
 	const mine = "{\n\t\"auths\": {\"x.example\": {}},\n\t\"proxies\": {\"default\": {\"httpProxy\": \"http://mine:1\"}}\n}\n"
 	want := &Proxies{HTTPS: "http://user:secret@proxy:3128", No: "localhost"}
-	for _, c := range []struct{ is, before, after string }{
-		{"nothing was there", "", "{}"},
-		{"others' entries stay byte for byte", mine, mine},
+	for _, c := range []struct{ is, before, after, space string }{
+		{"nothing was there", "", "{}", ""},
+		{"others' entries stay byte for byte", mine, mine, " "},
 	} {
 		dir := t.TempDir()
 		path, memo := filepath.Join(dir, "config.json"), filepath.Join(dir, "memo")
@@ -27,21 +27,21 @@ func TestProxiesComeAndGo(t *testing.T) {
 			}
 		}
 		for range 2 { // a second start finds its own
-			if err := SetProxies(dir, engineHost, want, memo); err != nil {
+			if err := (Docker{Dir: dir}).SetProxies(engineHost, want, memo); err != nil {
 				t.Fatalf("%s: SetProxies: %v", c.is, err)
 			}
 		}
 		set, _ := os.ReadFile(path)
-		if !strings.Contains(string(set), `"`+engineHost+`":{"httpsProxy":"http://user:secret@proxy:3128","noProxy":"localhost"}`) {
+		if !strings.Contains(string(set), `"`+engineHost+`":`+c.space+`{"httpsProxy":"http://user:secret@proxy:3128","noProxy":"localhost"}`) {
 			t.Errorf("%s: the settings are %s", c.is, set)
 		}
 		if b, err := os.ReadFile(memo); err != nil || strings.Contains(string(b), "secret") {
 			t.Errorf("%s: the memo is %q, %v; want no password in it", c.is, b, err)
 		}
-		if err := SetProxies(dir, engineHost, &Proxies{HTTP: "http://other:1"}, memo); err != nil {
+		if err := (Docker{Dir: dir}).SetProxies(engineHost, &Proxies{HTTP: "http://other:1"}, memo); err != nil {
 			t.Errorf("%s: our own cannot be changed: %v", c.is, err)
 		}
-		if err := SetProxies(dir, engineHost, nil, memo); err != nil {
+		if err := (Docker{Dir: dir}).SetProxies(engineHost, nil, memo); err != nil {
 			t.Errorf("%s: SetProxies to none: %v", c.is, err)
 		}
 		after, _ := os.ReadFile(path)
@@ -61,10 +61,10 @@ func TestProxiesOfSomebodyElseStay(t *testing.T) {
 	if err := os.WriteFile(path, []byte(theirs), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := SetProxies(dir, engineHost, &Proxies{HTTP: "http://ours:1"}, memo); !errors.Is(err, ErrForeign) {
+	if err := (Docker{Dir: dir}).SetProxies(engineHost, &Proxies{HTTP: "http://ours:1"}, memo); !errors.Is(err, ErrForeign) {
 		t.Errorf("SetProxies over somebody else's = %v; want that they are taken", err)
 	}
-	if err := SetProxies(dir, engineHost, nil, memo); err != nil {
+	if err := (Docker{Dir: dir}).SetProxies(engineHost, nil, memo); err != nil {
 		t.Error(err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != theirs {
@@ -78,10 +78,10 @@ func TestAPasswordIsNotPutWhereOthersRead(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := SetProxies(dir, engineHost, &Proxies{HTTP: "http://u:p@ours:1"}, memo); !errors.Is(err, ErrReadable) || strings.Contains(err.Error(), "u:p") {
+	if err := (Docker{Dir: dir}).SetProxies(engineHost, &Proxies{HTTP: "http://u:p@ours:1"}, memo); !errors.Is(err, ErrReadable) || strings.Contains(err.Error(), "u:p") {
 		t.Errorf("SetProxies = %v; want that others can read it", err)
 	}
-	if err := SetProxies(dir, engineHost, &Proxies{HTTP: "http://ours:1"}, memo); err != nil {
+	if err := (Docker{Dir: dir}).SetProxies(engineHost, &Proxies{HTTP: "http://ours:1"}, memo); err != nil {
 		t.Errorf("without a password: %v", err)
 	}
 }
