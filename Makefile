@@ -24,8 +24,9 @@ build: deps programs-host tools ## Every binary, into bin/
 
 .PHONY: programs-host
 programs-host:
-	@echo "==> cove and coved"
-	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/covedesk/cove/app/internal/build.Version=$(VERSION)" -o $(BIN)/ ./app/cmd/...
+	@echo "==> cove, coved, docker-credential-cove"
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/covedesk/cove/app/internal/build.Version=$(VERSION) -X github.com/docker/docker-credential-helpers/credentials.Version=$(VERSION)" \
+		-o $(BIN)/ ./app/cmd/... ./credhelper/cmd/...
 
 .PHONY: test
 test: deps build image test-unit test-e2e ## All tests, the ones that boot a VM included

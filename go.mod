@@ -4,13 +4,16 @@ go 1.26.3
 
 // What we use ourselves, each with what it is for.
 require (
+	filippo.io/age v1.3.2 // credentials in an encrypted file
 	github.com/Code-Hex/vz/v3 v3.7.1 // Virtualization.framework: the driver on macOS
 	github.com/Microsoft/go-winio v0.6.4 // named pipes with half-close on Windows
 	github.com/creack/pty v1.1.24 // a terminal for the guest's shell, and for the tests
 	github.com/digitalocean/go-qemu v0.0.0-20221209210016-f035778c97f7 // QMP, QEMU's monitor protocol
 	github.com/distribution/reference v0.6.0 // names of images, in their many spellings
 	github.com/docker/docker v28.5.2+incompatible // the engine's client: asks whether a docker context answers
+	github.com/docker/docker-credential-helpers v0.9.13 // the credential-helper protocol, keychain, wincred and pass
 	github.com/docker/go-units v0.5.0 // sizes as people write them
+	github.com/godbus/dbus/v5 v5.2.4 // D-Bus without cgo: the Secret Service
 	github.com/hanwen/go-fuse/v2 v2.12.1 // the FUSE protocol, for shared folders
 	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // the guest's address, from the hypervisor's network
 	github.com/klauspost/compress v1.18.0 // zstd for the image as it is distributed
@@ -34,6 +37,7 @@ require (
 )
 
 require (
+	filippo.io/hpke v0.4.0 // indirect
 	github.com/Code-Hex/go-infinity-channel v1.0.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -43,6 +47,7 @@ require (
 	github.com/containerd/errdefs/pkg v0.3.0 // indirect
 	github.com/containerd/log v0.1.0 // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect
+	github.com/danieljoos/wincred v1.2.3 // indirect
 	github.com/digitalocean/go-libvirt v0.0.0-20220804181439-8648fbde413e // indirect
 	github.com/docker/go-connections v0.6.0 // indirect
 	github.com/fatih/color v1.19.0 // indirect
@@ -54,6 +59,7 @@ require (
 	github.com/google/btree v1.1.3 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/josharian/native v1.1.0 // indirect
+	github.com/keybase/go-keychain v0.0.1 // indirect
 	github.com/libp2p/go-buffer-pool v0.0.2 // indirect
 	github.com/lima-vm/go-qcow2reader v0.7.1 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
@@ -85,6 +91,7 @@ require (
 	go.opentelemetry.io/otel/metric v1.43.0 // indirect
 	go.opentelemetry.io/otel/trace v1.43.0 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20250711185948-6ae5c78190dc // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect

@@ -9,6 +9,8 @@ declare -A want=(
 	[ca-certificates]=/etc/ssl/certs/ca-certificates.crt [debian-archive-keyring]=/usr/share/keyrings/debian-archive-keyring.gpg
 	[erofs-utils]=/usr/bin/mkfs.erofs [kmod]=/usr/sbin/depmod [xz-utils]=/usr/bin/xz
 	[busybox-static]=/bin/busybox [iproute2]=/usr/bin/ss [procps]=/usr/bin/pgrep [openssh-client]=/usr/bin/ssh-agent
+	[gnome-keyring]=/usr/bin/gnome-keyring-daemon [dbus-daemon]=/usr/bin/dbus-daemon [libsecret-tools]=/usr/bin/secret-tool
+	[pass]=/usr/bin/pass [gnupg]=/usr/bin/gpg
 	[pkg-config]=/usr/bin/pkg-config [libseccomp-dev]=/usr/include/seccomp.h
 )
 missing=()
