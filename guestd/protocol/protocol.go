@@ -92,6 +92,8 @@ type Config struct {
 	PublishAddress string `json:"publishAddress,omitempty"`
 	// Proxy is how the engine reaches the network. Absent: directly.
 	Proxy *Proxy `json:"proxy,omitempty"`
+	// Trust is whom the engine believes. Absent: the image's own authorities.
+	Trust *Trust `json:"trust,omitempty"`
 	// Shares are the host's folders that the guest mounts, each at its path on the host.
 	Shares []Share `json:"shares,omitempty"`
 	// Network is what the guest cannot learn of its network by DHCP; nil where it is not ours.

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"reflect"
 	"runtime"
 	"strings"
@@ -15,7 +17,8 @@ import (
 
 func TestEveryMessageComesBack(t *testing.T) {
 	all := []Message{
-		{Hello: &Hello{Version: Version, Nonce: "n", Secret: []byte("s"), Time: time.Unix(5, 0).UTC(), Config: Config{Hostname: "h", Engine: json.RawMessage(`{"debug":true}`), ShutdownSeconds: 3, Proxy: &Proxy{HTTP: NewSecretURL("http://u:p@h:1"), No: "x"}}}},
+		{Hello: &Hello{Version: Version, Nonce: "n", Secret: []byte("s"), Time: time.Unix(5, 0).UTC(), Config: Config{Hostname: "h", Engine: json.RawMessage(`{"debug":true}`), ShutdownSeconds: 3, Proxy: &Proxy{HTTP: NewSecret("http://u:p@h:1"), No: "x"},
+			Trust: &Trust{Authorities: "a", Registries: []Registry{{Host: "h:1", Authorities: "b", Clients: []ClientPair{{Certificate: "c", Key: NewSecret("k")}}, Mirrors: []string{"https://m"}, Insecure: true}}}}}},
 		{SetClock: &SetClock{By: -time.Second}}, {Shutdown: &Shutdown{}}, {Ping: &Ping{ID: 7}},
 		{Welcome: &Welcome{Version: 1, Nonce: "n", Kernel: "k", Arch: "a"}}, {Step: &Step{Name: "s", Start: 1, Duration: 2, Error: "e"}},
 		{Listening: &Listening{Vsock: true, Mux: true}}, {Service: &Service{Name: "dockerd", State: "running", Restarts: 2, Detail: "d"}},
@@ -269,4 +272,16 @@ func FuzzReadShell(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestASecretShowsNowhereButOnTheWire(t *testing.T) {
+	const text = "hunter2"
+	pair := ClientPair{Certificate: "c", Key: NewSecret(text)}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%v %+v %#v %s %q %x %v", pair, pair, pair, pair.Key, pair.Key, pair.Key, &pair)
+	slog.New(slog.NewTextHandler(&out, nil)).Info("said", "key", pair.Key, "pair", pair)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("said", "key", pair.Key)
+	if strings.Contains(out.String(), text) || strings.Contains(out.String(), fmt.Sprintf("%x", text)) {
+		t.Errorf("the secret shows in %s", out.String())
+	}
 }

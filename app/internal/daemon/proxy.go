@@ -23,7 +23,7 @@ func (d *Daemon) proxy(s settings.Proxy) *protocol.Proxy {
 		return nil
 	}
 	d.log.Info("proxies", "from", p.From, "http", p.HTTP.String(), "https", p.HTTPS.String(), "direct", guest.No)
-	return &protocol.Proxy{HTTP: protocol.NewSecretURL(guest.HTTP.RevealURL()), HTTPS: protocol.NewSecretURL(guest.HTTPS.RevealURL()), No: guest.No}
+	return &protocol.Proxy{HTTP: protocol.NewSecret(guest.HTTP.RevealURL()), HTTPS: protocol.NewSecret(guest.HTTPS.RevealURL()), No: guest.No}
 }
 
 // hostProxies are those of the settings, and where they name none the host's.

@@ -235,7 +235,8 @@ func (d *Daemon) spec() (vmhost.Spec, protocol.Config, error) {
 
 // config is what the settings ask of the guest.
 func (d *Daemon) config(v settings.Values) protocol.Config {
-	c := protocol.Config{Hostname: "cove", Engine: v.Engine, PublishAddress: "127.0.0.1", Proxy: d.proxy(v.Proxy)}
+	c := protocol.Config{Hostname: "cove", PublishAddress: "127.0.0.1", Proxy: d.proxy(v.Proxy)}
+	c.Engine, c.Trust = d.registries(v)
 	if v.PublishAll {
 		c.PublishAddress = ""
 	}

@@ -33,6 +33,7 @@ type Values struct {
 	PublishAll  bool   // published ports that name no address are on all of the host's, not on loopback alone
 	SSHAgent    string // off, or a path; empty: what the environment says
 	Proxy       Proxy
+	Registry    Registry
 	Sleep       Sleep
 	Engine      json.RawMessage // empty: nothing is overridden
 }
@@ -221,6 +222,7 @@ var schema = []key{
 		},
 		take: func(v *Values, s string) { v.Proxy.Containers = s == "true" },
 	},
+	registryKeys[0], registryKeys[1], registryKeys[2],
 	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
 		fallback: func(Host) string { return "{}" },

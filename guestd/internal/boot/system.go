@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,12 @@ func Cgroups(context.Context) error {
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/cove"} {
 		if err := os.WriteFile(dir+"/cgroup.subtree_control", []byte(strings.Join(all, " ")), 0); err != nil {
 			return fmt.Errorf("hand down controllers in %s: %w", dir, err)
+		}
+	}
+	// Credentials pass through these two, and the swap is a file on the data disk.
+	for _, dir := range []string{initCgroup, Cgroup("dockerd")} {
+		if err := os.WriteFile(dir+"/memory.swap.max", []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without swap has no such file
+			return fmt.Errorf("keep %s out of the swap: %w", dir, err)
 		}
 	}
 	return nil

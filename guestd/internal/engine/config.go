@@ -68,9 +68,9 @@ func reachBy(all map[string]any, proxy *protocol.Proxy) {
 		return
 	}
 	proxies := map[string]any{"no-proxy": proxy.No}
-	for key, url := range map[string]protocol.SecretURL{"http-proxy": proxy.HTTP, "https-proxy": proxy.HTTPS} {
+	for key, url := range map[string]protocol.Secret{"http-proxy": proxy.HTTP, "https-proxy": proxy.HTTPS} {
 		if !url.IsZero() {
-			proxies[key] = url.RevealURL()
+			proxies[key] = url.RevealSecret()
 		}
 	}
 	all["proxies"] = proxies

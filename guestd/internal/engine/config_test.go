@@ -50,7 +50,7 @@ func TestAUsersObjectIsMergedAndOursStay(t *testing.T) {
 }
 
 func TestTheEngineGetsTheProxies(t *testing.T) {
-	proxy := &protocol.Proxy{HTTPS: protocol.NewSecretURL("http://u:p@host.docker.internal:3128"), No: "localhost"}
+	proxy := &protocol.Proxy{HTTPS: protocol.NewSecret("http://u:p@host.docker.internal:3128"), No: "localhost"}
 	for user, want := range map[string]string{
 		`{}`: `{"https-proxy":"http://u:p@host.docker.internal:3128","no-proxy":"localhost"}`,
 		`{"proxies":{"https-proxy":"http://mine:1"}}`: `{"https-proxy":"http://mine:1","no-proxy":"localhost"}`,

@@ -291,6 +291,9 @@ func (g *Guest) names() error {
 }
 
 func (g *Guest) configure(context.Context) error {
+	if err := engine.Believe(g.config.Trust); err != nil {
+		return err
+	}
 	return engine.Configure(g.config.Engine, g.config.PublishAddress, g.config.Proxy, g.config.Network)
 }
 
