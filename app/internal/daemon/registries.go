@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/covedesk/cove/app/internal/dockercontext"
+	"github.com/covedesk/cove/app/internal/dockerconfig"
 	"github.com/covedesk/cove/app/internal/settings"
 	"github.com/covedesk/cove/app/internal/trust"
 	"github.com/covedesk/cove/guestd/protocol"
@@ -17,11 +17,11 @@ import (
 // registries are the engine's settings with those of registries among them, and whom it is to trust. What
 // cannot be used is told, and the rest holds.
 func (d *Daemon) registries(v settings.Values) (json.RawMessage, *protocol.Trust) {
-	folder, err := dockercontext.Folder()
+	docker, err := dockerconfig.Find("")
 	if err != nil {
 		d.log.Warn("docker's folder", "err", err)
 	}
-	found := trust.Find(trust.Here(folder), v.Registry.CA, time.Now(), protocol.MaxTrust)
+	found := trust.Find(trust.Here(docker.Dir), v.Registry.CA, time.Now(), protocol.MaxTrust)
 	for _, f := range found.Faults {
 		d.log.Warn("certificates", "path", f.Path, "err", f.Err)
 		d.life.Notice("A certificate is not used: " + f.Error() + ".")
