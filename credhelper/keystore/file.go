@@ -29,10 +29,16 @@ const (
 type AgeFile struct {
 	dir     string
 	runtime func() (string, error) // the folder in memory that an unlocked identity lies in
+	work    int                    // scrypt's factor for a passphrase, as a power of two
 }
 
+// scryptWork is age's own default: about a second for each guess.
+const scryptWork = 18
+
 // NewAgeFile keeps its files in dir, which is made with the first of them.
-func NewAgeFile(dir string) *AgeFile { return &AgeFile{dir: dir, runtime: memoryFolder} }
+func NewAgeFile(dir string) *AgeFile {
+	return &AgeFile{dir: dir, runtime: memoryFolder, work: scryptWork}
+}
 
 func (f *AgeFile) Name() string  { return File }
 func (f *AgeFile) Title() string { return "the encrypted file" }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/godbus/dbus/v5"
@@ -24,35 +25,26 @@ const (
 
 // keyring is one connection to the service, with a session to carry secrets in.
 type keyring struct {
+	*secretService
 	conn    *dbus.Conn
-	ask     bool
-	session dbus.ObjectPath
-}
-
-// secretValue is a secret as the API carries it.
-type secretValue struct {
-	Session     dbus.ObjectPath
-	Parameters  []byte
-	Value       []byte
-	ContentType string
+	session session
 }
 
 // with connects, does, and makes of an error what people can use.
 func (s *secretService) with(do func(context.Context, *keyring) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), askPatience+callPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), s.askWithin+s.callWithin)
 	defer cancel()
 	address, err := busAddress()
 	if err != nil {
 		return err
 	}
-	conn, err := connect(ctx, address)
+	conn, err := connect(address, s.callWithin)
 	if err != nil {
 		return &Problem{Why: "The session bus does not answer.", Remedy: noDesktop, Err: err}
 	}
 	defer conn.Close()
-	k := &keyring{conn: conn, ask: s.ask}
-	var algorithm dbus.Variant
-	if err := k.call(ctx, ssPath, ssService+".OpenSession", []any{"plain", dbus.MakeVariant("")}, &algorithm, &k.session); err != nil {
+	k := &keyring{secretService: s, conn: conn}
+	if err := k.openSession(ctx); err != nil {
 		return serviceProblem(err)
 	}
 	return serviceProblem(do(ctx, k))
@@ -77,8 +69,7 @@ func busAddress() (string, error) {
 }
 
 // connect bounds what the library does not: a bus that takes the connection and says nothing.
-func connect(ctx context.Context, address string) (*dbus.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+func connect(address string, within time.Duration) (*dbus.Conn, error) {
 	type result struct {
 		conn *dbus.Conn
 		err  error
@@ -88,12 +79,11 @@ func connect(ctx context.Context, address string) (*dbus.Conn, error) {
 		conn, err := dbus.Connect(address)
 		done <- result{conn, err}
 	}()
-	defer cancel()
 	select {
 	case r := <-done:
 		return r.conn, r.err
-	case <-ctx.Done(): // the goroutine ends with the process, soon
-		return nil, fmt.Errorf("connect to %s: no answer within %v", address, callPatience)
+	case <-time.After(within): // the goroutine ends with the process, soon
+		return nil, fmt.Errorf("connect to %s: no answer within %v", address, within)
 	}
 }
 
@@ -120,7 +110,7 @@ func locked(why string, err error) *Problem {
 
 // call bounds one call.
 func (k *keyring) call(ctx context.Context, path dbus.ObjectPath, method string, args []any, results ...any) error {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	ctx, cancel := context.WithTimeout(ctx, k.callWithin)
 	defer cancel()
 	return k.conn.Object(ssName, path).CallWithContext(ctx, method, 0, args...).Store(results...)
 }
@@ -197,7 +187,10 @@ func (k *keyring) defaultCollection(ctx context.Context) (dbus.ObjectPath, error
 
 func (k *keyring) create(ctx context.Context, collection dbus.ObjectPath, label, secret string, a map[string]string) (dbus.ObjectPath, error) {
 	properties := map[string]dbus.Variant{ssItem + ".Label": dbus.MakeVariant(label), ssItem + ".Attributes": dbus.MakeVariant(a)}
-	value := secretValue{Session: k.session, Parameters: []byte{}, Value: []byte(secret), ContentType: "text/plain"}
+	value, err := k.session.seal(secret)
+	if err != nil {
+		return "", err
+	}
 	path, prompt := none, none
 	if err := k.call(ctx, collection, ssCollection+".CreateItem", []any{properties, value, true}, &path, &prompt); err != nil {
 		return "", err
@@ -226,10 +219,10 @@ func (k *keyring) delete(ctx context.Context, path dbus.ObjectPath) error {
 
 func (k *keyring) secret(ctx context.Context, path dbus.ObjectPath) (string, error) {
 	var v secretValue
-	if err := k.call(ctx, path, ssItem+".GetSecret", []any{k.session}, &v); err != nil {
+	if err := k.call(ctx, path, ssItem+".GetSecret", []any{k.session.path}, &v); err != nil {
 		return "", err
 	}
-	return string(v.Value), nil
+	return k.session.open(v)
 }
 
 func (k *keyring) look(ctx context.Context, path dbus.ObjectPath) (item, error) {
@@ -276,7 +269,7 @@ func (k *keyring) prompt(ctx context.Context, path dbus.ObjectPath, why string) 
 	if err := k.call(ctx, path, ssPrompt+".Prompt", []any{""}); err != nil {
 		return dbus.Variant{}, locked(why+", and its window could not be shown.", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	ctx, cancel := context.WithTimeout(ctx, k.askWithin)
 	defer cancel()
 	for {
 		select {
@@ -294,7 +287,7 @@ func (k *keyring) prompt(ctx context.Context, path dbus.ObjectPath, why string) 
 			return result, nil
 		case <-ctx.Done():
 			dismiss()
-			return dbus.Variant{}, locked(fmt.Sprintf("%s, and nobody answered the window that asks for its password within %v.", why, askPatience), nil)
+			return dbus.Variant{}, locked(fmt.Sprintf("%s, and nobody answered the window that asks for its password within %v.", why, k.askWithin), nil)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package keystore
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"io/fs"
@@ -101,19 +102,36 @@ func passProblem(err error) error {
 	switch {
 	case err == nil || credentials.IsErrCredentialsNotFound(err):
 		return err
-	case strings.Contains(err.Error(), "No pinentry") || strings.Contains(err.Error(), "No passphrase given") ||
-		strings.Contains(err.Error(), "Operation cancelled") || strings.Contains(err.Error(), "Inappropriate ioctl"):
+	case strings.Contains(err.Error(), "decryption failed") && haveSecretKey():
 		return &Problem{
 			Why:    "The gpg key of pass is locked, and its passphrase could not be asked for.",
 			Remedy: "Unlock it in a terminal (export GPG_TTY=$(tty), then pass show of any entry) and try again, or choose another keystore: docker-credential-cove use NAME.",
 			Locked: true,
+			Err:    oneLine(err),
 		}
-	case strings.Contains(err.Error(), "No secret key"):
+	case strings.Contains(err.Error(), "decryption failed"):
 		return &Problem{Why: "gpg does not have the secret key that pass encrypts to.", Remedy: "Import the key, or run pass init with the id of one that is there.", Err: oneLine(err)}
-	case strings.Contains(err.Error(), "No public key") || strings.Contains(err.Error(), "not suitable") || strings.Contains(err.Error(), "unusable public key"):
+	case strings.Contains(err.Error(), "encryption failed"):
 		return &Problem{Why: "gpg cannot encrypt to the key that pass was initialised with.", Remedy: "Run pass init with the id of a key that is there and has not expired.", Err: oneLine(err)}
 	}
 	return &Problem{Why: "pass failed.", Remedy: "Run pass ls in a terminal to see more, or choose another keystore: docker-credential-cove use NAME.", Err: oneLine(err)}
+}
+
+// haveSecretKey says whether gpg has a key that pass encrypts to. gpg's words for one that is locked and one
+// that is not there are the same.
+func haveSecretKey() bool {
+	ids, err := os.ReadFile(filepath.Join(passFolder(), ".gpg-id"))
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callPatience)
+	defer cancel()
+	for _, id := range strings.Fields(string(ids)) {
+		if exec.CommandContext(ctx, "gpg", "--batch", "--list-secret-keys", "--", id).Run() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // oneLine keeps the message of a program in the one line that we print.

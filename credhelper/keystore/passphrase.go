@@ -46,6 +46,7 @@ func (f *AgeFile) SetPassphrase(passphrase string) error {
 			if err != nil {
 				return err
 			}
+			r.SetWorkFactor(f.work)
 			if kept, err = seal(text, r); err != nil {
 				return err
 			}

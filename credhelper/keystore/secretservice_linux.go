@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/godbus/dbus/v5"
@@ -11,7 +12,14 @@ import (
 // secretService is the desktop's keyring behind the Secret Service API (GNOME Keyring, KWallet,
 // KeePassXC), with the items of docker-credential-secretservice: the same schema and attributes, so each
 // reads what the other has stored. https://specifications.freedesktop.org/secret-service/latest/
-type secretService struct{ ask bool }
+type secretService struct {
+	ask                   bool
+	callWithin, askWithin time.Duration
+}
+
+func newSecretService(ask bool) *secretService {
+	return &secretService{ask: ask, callWithin: callPatience, askWithin: askPatience}
+}
 
 func (s *secretService) Name() string  { return SecretService }
 func (s *secretService) Title() string { return "the Secret Service" }
