@@ -1,7 +1,6 @@
 package testregistry
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,14 +13,16 @@ import (
 	"time"
 )
 
-// authority is a certificate authority that nobody trusts until told to.
-type authority struct {
+// CA is a certificate authority that nobody trusts until told to.
+type CA struct {
+	PEM []byte
+
 	cert *x509.Certificate
-	key  crypto.Signer
-	pem  []byte
+	key  *ecdsa.PrivateKey
 }
 
-func newAuthority() (*authority, error) {
+// NewCA makes one, for several registries or for clients that must know it before there is a registry.
+func NewCA() (*CA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &authority{cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	return &CA{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert, key}, nil
 }
 
 func template(name string) *x509.Certificate {
@@ -47,7 +48,7 @@ func template(name string) *x509.Certificate {
 }
 
 // issue signs a certificate and gives it and its key as PEM.
-func (a *authority) issue(c *x509.Certificate) (cert, key []byte, err error) {
+func (a *CA) issue(c *x509.Certificate) (cert, key []byte, err error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -67,10 +68,14 @@ func (a *authority) issue(c *x509.Certificate) (cert, key []byte, err error) {
 // hostAddress is what host.docker.internal is in the VM: docs/network.md.
 var hostAddress = net.IPv4(192, 168, 127, 254)
 
-func (a *authority) server(clientCert bool) (*tls.Config, error) {
+// Behind is a name that no name server knows. The certificates are for it too, so that a registry can be what
+// lies behind a proxy.
+const Behind = "registry.test"
+
+func (a *CA) server(clientCert bool) (*tls.Config, error) {
 	c := template("a test's registry")
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	c.DNSNames = []string{"localhost", "host.docker.internal"}
+	c.DNSNames = []string{"localhost", "host.docker.internal", Behind}
 	c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, hostAddress}
 	cert, key, err := a.issue(c)
 	if err != nil {
@@ -88,7 +93,8 @@ func (a *authority) server(clientCert bool) (*tls.Config, error) {
 	return config, nil
 }
 
-func (a *authority) client() (cert, key []byte, err error) {
+// Client is a certificate of a client with its key, both PEM.
+func (a *CA) Client() (cert, key []byte, err error) {
 	c := template("a test's client")
 	c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.issue(c)

@@ -4,6 +4,7 @@
 package testregistry
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -19,10 +20,14 @@ import (
 
 // Options choose what a registry asks of its clients. The zero value is plain http for everybody.
 type Options struct {
-	// TLS makes it https, by a certificate of a CA of its own for 127.0.0.1, ::1, localhost,
-	// host.docker.internal and the host's address in the VM's network.
+	// TLS makes it https, by a certificate for 127.0.0.1, ::1, localhost, host.docker.internal, the host's
+	// address in the VM's network, and Behind.
 	TLS bool
-	// ClientCert lets in only who has a certificate of the same CA (Registry.ClientCert). It needs TLS.
+	// CA signs the certificate. Nil: a new one.
+	CA *CA
+	// Port is where it listens. Empty: where there is room.
+	Port string
+	// ClientCert lets in only who has a certificate of the same CA (CA.Client). It needs TLS.
 	ClientCert bool
 	// Htpasswd lets in who has one of these passwords, by user: Basic authentication.
 	Htpasswd map[string]string
@@ -43,13 +48,12 @@ type Registry struct {
 	Addr string // host:port on 127.0.0.1
 	Port string
 	URL  string // scheme and Addr
-	CA   []byte // the certificate that clients must trust, PEM; nil without TLS
+	CA   *CA    // whom clients must trust, with TLS
 
 	options Options
 	folder  string
 	token   *tokenServer
 	blobs   *blobServer
-	ca      *authority
 	real    *httputil.ReverseProxy
 	record  record
 	faults  faults
@@ -68,25 +72,22 @@ func Start(t testing.TB, o Options) *Registry {
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	r := &Registry{options: o, folder: folder}
-	if o.TLS || o.Token != nil {
-		if r.ca, err = newAuthority(); err != nil {
+	if r.CA = o.CA; r.CA == nil {
+		if r.CA, err = NewCA(); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if o.TLS {
-		r.CA = r.ca.pem
 	}
 	order := order{Folder: folder, Users: o.Htpasswd}
 	if o.Token != nil {
 		r.token = newTokenServer(r)
-		r.token.port = r.serve(t, "token", r.token, false)
+		r.token.port = r.serve(t, "token", "0", r.token, false)
 		if order.Token, err = r.token.trust(folder, r.scheme()+"://realm.invalid:"+r.token.port+"/token"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if o.RedirectBlobs != "" {
 		r.blobs = &blobServer{registry: r}
-		r.blobs.port = r.serve(t, "blobs", r.blobs, false)
+		r.blobs.port = r.serve(t, "blobs", "0", r.blobs, false)
 	}
 	run(t, order)
 	socket := filepath.Join(folder, "socket")
@@ -98,7 +99,7 @@ func Start(t testing.TB, o Options) *Registry {
 		ModifyResponse: r.token.sayWhere,
 		Transport:      &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }},
 	}
-	r.Port = r.serve(t, "registry", http.HandlerFunc(r.front), o.ClientCert)
+	r.Port = r.serve(t, "registry", cmp.Or(o.Port, "0"), http.HandlerFunc(r.front), o.ClientCert)
 	r.Addr = "127.0.0.1:" + r.Port
 	r.URL = r.scheme() + "://" + r.Addr
 	return r
@@ -112,16 +113,16 @@ func (r *Registry) scheme() string {
 }
 
 // serve runs one of the registry's servers on a port of its own, which it returns.
-func (r *Registry) serve(t testing.TB, name string, h http.Handler, clientCert bool) string {
+func (r *Registry) serve(t testing.TB, name, port string, h http.Handler, clientCert bool) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	port = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	s := &http.Server{Handler: r.record.of(name, h), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}
 	if r.options.TLS {
-		config, err := r.ca.server(clientCert)
+		config, err := r.CA.server(clientCert)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,16 +147,6 @@ func (r *Registry) front(w http.ResponseWriter, q *http.Request) {
 		w = r.faults.on(w)
 	}
 	r.real.ServeHTTP(w, q)
-}
-
-// ClientCert is a certificate that Options.ClientCert lets in, with its key, both as PEM.
-func (r *Registry) ClientCert(t testing.TB) (cert, key []byte) {
-	t.Helper()
-	cert, key, err := r.ca.client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
 }
 
 // TokenURL is the address of the token server, as clients at 127.0.0.1 are told it.

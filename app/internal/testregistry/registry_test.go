@@ -23,10 +23,13 @@ var users = map[string]string{"alice": "wonder:land"}
 func trusting(t *testing.T, r *Registry, withCert bool) *http.Client {
 	t.Helper()
 	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(r.CA)
+	pool.AppendCertsFromPEM(r.CA.PEM)
 	config := &tls.Config{RootCAs: pool}
 	if withCert {
-		cert, key := r.ClientCert(t)
+		cert, key, err := r.CA.Client()
+		if err != nil {
+			t.Fatal(err)
+		}
 		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
 			t.Fatal(err)

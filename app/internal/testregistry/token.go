@@ -1,7 +1,6 @@
 package testregistry
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -45,7 +44,7 @@ func newTokenServer(r *Registry) *tokenServer {
 func (s *tokenServer) trust(folder, realm string) (map[string]any, error) {
 	bundle := filepath.Join(folder, "ca.pem")
 	return map[string]any{"realm": realm, "issuer": issuer, "service": service, "rootcertbundle": bundle},
-		os.WriteFile(bundle, s.registry.ca.pem, 0o600)
+		os.WriteFile(bundle, s.registry.CA.PEM, 0o600)
 }
 
 // sayWhere names, in the registry's challenge, the token server by the name that the client has for this host.
@@ -130,7 +129,7 @@ func access(scopes []string) []granted {
 
 // sign makes a JSON Web Token of the CA's own key (RFC 7519, ES256 of RFC 7518).
 func (s *tokenServer) sign(user string, access []granted, now time.Time) (string, error) {
-	head, err := json.Marshal(map[string]any{"typ": "JWT", "alg": "ES256", "x5c": []string{base64.StdEncoding.EncodeToString(s.registry.ca.cert.Raw)}})
+	head, err := json.Marshal(map[string]any{"typ": "JWT", "alg": "ES256", "x5c": []string{base64.StdEncoding.EncodeToString(s.registry.CA.cert.Raw)}})
 	if err != nil {
 		return "", err
 	}
@@ -141,7 +140,7 @@ func (s *tokenServer) sign(user string, access []granted, now time.Time) (string
 	}
 	text := base64.RawURLEncoding.EncodeToString(head) + "." + base64.RawURLEncoding.EncodeToString(claims)
 	digest := sha256.Sum256([]byte(text))
-	a, b, err := ecdsa.Sign(rand.Reader, s.registry.ca.key.(*ecdsa.PrivateKey), digest[:crypto.SHA256.Size()])
+	a, b, err := ecdsa.Sign(rand.Reader, s.registry.CA.key, digest[:])
 	if err != nil {
 		return "", err
 	}
