@@ -34,7 +34,7 @@ func (b *blobServer) send(w http.ResponseWriter, q *http.Request) bool {
 	}
 	digest := q.URL.Path[len(q.URL.Path)-64:]
 	to := url.URL{Scheme: b.registry.scheme(), Host: net.JoinHostPort(b.registry.options.RedirectBlobs, b.port), Path: "/" + digest}
-	signature := rand.Text()
+	signature := b.registry.options.Mark + rand.Text()
 	b.mu.Lock()
 	if b.signed == nil {
 		b.signed = map[string]string{}

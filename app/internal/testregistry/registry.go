@@ -41,6 +41,9 @@ type Options struct {
 	// server, on a port of its own, that lets in by a signature in the URL and wants no credential. Give
 	// another name of this machine than the one clients use for the registry.
 	RedirectBlobs string
+	// Mark begins the secrets that the registry's servers make (the identifiers of tokens, identity tokens,
+	// signatures of URLs), for a test that looks for them.
+	Mark string
 }
 
 // Registry is a registry that runs. Its methods may be called at any time, by several goroutines.

@@ -85,7 +85,7 @@ func (s *tokenServer) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	s.given = append(s.given, token)
 	a := map[string]any{"token": token, "access_token": token, "expires_in": int(tokenLife.Seconds()), "issued_at": now.UTC().Format(time.RFC3339)}
 	if s.registry.options.IdentityTokens && (q.Form.Get("offline_token") == "true" || q.Form.Get("access_type") == "offline") {
-		id := "identity" + rand.Text()
+		id := s.registry.options.Mark + "identity" + rand.Text()
 		s.identity[id] = user
 		a["refresh_token"] = id
 	}
@@ -133,7 +133,7 @@ func (s *tokenServer) sign(user string, access []granted, now time.Time) (string
 	if err != nil {
 		return "", err
 	}
-	claims, err := json.Marshal(map[string]any{"iss": issuer, "aud": service, "sub": user, "jti": rand.Text(), "access": access,
+	claims, err := json.Marshal(map[string]any{"iss": issuer, "aud": service, "sub": user, "jti": s.registry.options.Mark + rand.Text(), "access": access,
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(tokenLife).Unix()})
 	if err != nil {
 		return "", err
