@@ -21,6 +21,14 @@ type blobServer struct {
 
 	mu     sync.Mutex
 	signed map[string]string // path by signature
+	asks   bool
+}
+
+// AskElsewhere has the second server want a password, as one would that is after those of the first.
+func (r *Registry) AskElsewhere(on bool) {
+	r.blobs.mu.Lock()
+	defer r.blobs.mu.Unlock()
+	r.blobs.asks = on
 }
 
 // send answers with the way to a blob, if the registry would give it to this client.
@@ -49,7 +57,13 @@ func (b *blobServer) send(w http.ResponseWriter, q *http.Request) bool {
 func (b *blobServer) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	b.mu.Lock()
 	path, is := b.signed[q.URL.Query().Get("signature")]
+	asks := b.asks
 	b.mu.Unlock()
+	if asks {
+		w.Header().Set("WWW-Authenticate", `Basic realm="`+service+`"`)
+		http.Error(w, "log in", http.StatusUnauthorized)
+		return
+	}
 	if !is || path != q.URL.Path {
 		http.Error(w, "the URL is not signed", http.StatusForbidden)
 		return

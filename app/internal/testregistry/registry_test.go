@@ -215,6 +215,11 @@ func TestBlobsFromElsewhere(t *testing.T) {
 	if got := answered(t, http.DefaultClient, forged.String(), ""); got != 403 {
 		t.Errorf("a URL that nobody signed is answered %d; want 403", got)
 	}
+	r.AskElsewhere(true)
+	if a, _, err := ask(t, http.DefaultClient, "GET", at, login, nil); err != nil || a.StatusCode != 401 || a.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("a server that wants a password answers %v, %v", a, err)
+	}
+	r.AskElsewhere(false)
 	// The record tells of a credential that does come.
 	forged.RawQuery = a.Request.URL.RawQuery
 	answered(t, http.DefaultClient, forged.String(), login)
