@@ -54,6 +54,9 @@ type entry struct {
 	Secret   string `json:"secret"`
 }
 
+// Format keeps the secret out of whatever prints one.
+func (entry) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
+
 const secretsVersion = 1
 
 func (f *AgeFile) Add(c *credentials.Credentials) error {
