@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/covedesk/cove/credhelper/internal/desktop"
 	"github.com/docker/docker-credential-helpers/credentials"
@@ -60,6 +61,25 @@ func TestPassThatIsNotSetUp(t *testing.T) {
 	says("no key yet")
 	t.Setenv("PATH", t.TempDir())
 	says("not in PATH")
+}
+
+// gpg that waits for a window that nobody sees holds up nobody for long.
+func TestPassThatWaits(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PASSWORD_STORE_DIR", dir)
+	bin := t.TempDir()
+	for path, text := range map[string]string{filepath.Join(dir, ".gpg-id"): "id\n", filepath.Join(bin, "pass"): "#!/bin/sh\nexec sleep 5\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	s := newPass(true)
+	s.within = 100 * time.Millisecond
+	var p *Problem
+	if err := s.Add(&credentials.Credentials{ServerURL: "ghcr.io", Username: "alice", Secret: "x"}); !errors.As(err, &p) || !strings.Contains(p.Why, "did not answer within 100ms") {
+		t.Errorf("Add = %v; want a problem that says so", err)
+	}
 }
 
 func TestPassKeyIsGone(t *testing.T) {

@@ -100,9 +100,9 @@ func TestPassphrase(t *testing.T) {
 	m.run("ghcr.io", "get").is(t, credential("ghcr.io", "alice", "s3cret"), "", 0)
 
 	m = m.with("XDG_RUNTIME_DIR", memory)
-	shown := m.type_("use file --passphrase", "New passphrase: ", "correct horse", "The same again: ", "correct horse")
-	if strings.Contains(shown, "horse") || !strings.Contains(shown, "kept in file from now on") {
-		t.Errorf("use --passphrase shows %q", shown)
+	shown, code, echo := m.converse("use file --passphrase", "New passphrase: ", "correct horse\n", "The same again: ", "correct horse\n")
+	if strings.Contains(shown, "horse") || !strings.Contains(shown, "kept in file from now on") || code != 0 || !echo {
+		t.Errorf("use --passphrase: exit %d, echo %v, shows %q", code, echo, shown)
 	}
 	m.run("ghcr.io", "get").is(t, credential("ghcr.io", "alice", "s3cret"), "", 0)
 	m.run("", "lock").is(t, "The encrypted file is locked.\n", "", 0)
@@ -115,9 +115,13 @@ func TestPassphrase(t *testing.T) {
 	}
 	a = m.run("incorrect horse\n", "unlock")
 	a.says(t, a.errOut, "not the passphrase")
-	shown = m.type_("unlock", "Passphrase of the encrypted file: ", "correct horse")
-	if strings.Contains(shown, "horse") || !strings.Contains(shown, "is unlocked until logout") {
-		t.Errorf("unlock shows %q", shown)
+	shown, code, echo = m.converse("unlock", "Passphrase of the encrypted file: ", "\x03") // Ctrl-C
+	if code != 130 || !echo {
+		t.Errorf("unlock, interrupted: exit %d, echo %v, shows %q; want 130 and the terminal as it was", code, echo, shown)
+	}
+	shown, code, echo = m.converse("unlock", "Passphrase of the encrypted file: ", "correct horse\n")
+	if strings.Contains(shown, "horse") || !strings.Contains(shown, "is unlocked until logout") || code != 0 || !echo {
+		t.Errorf("unlock: exit %d, echo %v, shows %q", code, echo, shown)
 	}
 	m.run("ghcr.io", "get").is(t, credential("ghcr.io", "alice", "s3cret"), "", 0)
 	a = m.run("short\n", "use", "file", "--passphrase")

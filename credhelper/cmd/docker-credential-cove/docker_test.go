@@ -38,6 +38,7 @@ func TestDockerLogin(t *testing.T) {
 
 	docker := dockerCLI(t)
 	m := headless(t)
+	m.run("", "use", "file")
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.json")
 	if err := os.WriteFile(config, []byte(`{"credsStore":"cove"}`), 0o600); err != nil {

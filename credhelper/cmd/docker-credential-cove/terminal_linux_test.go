@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// type_ runs the program on a terminal, waits for each prompt and types what follows it. It gives what the
-// terminal showed.
-func (m *machine) type_(args string, dialogue ...string) string {
+// converse runs the program on a terminal, waits for each prompt and types what follows it. It gives what the
+// terminal showed, the exit status, and whether the terminal echoes afterwards.
+func (m *machine) converse(args string, dialogue ...string) (string, int, bool) {
 	m.t.Helper()
 	cmd := m.command(program, strings.Fields(args)...)
 	terminal, err := pty.Start(cmd)
@@ -48,11 +48,11 @@ func (m *machine) type_(args string, dialogue ...string) string {
 				m.t.Fatalf("%s shows %q; want the prompt %q, and no echo", args, seen(), dialogue[i])
 			}
 		}
-		if _, err := io.WriteString(terminal, dialogue[i+1]+"\n"); err != nil {
+		if _, err := io.WriteString(terminal, dialogue[i+1]); err != nil {
 			m.t.Fatal(err)
 		}
 	}
 	_ = cmd.Wait()
 	<-ended
-	return seen()
+	return seen(), cmd.ProcessState.ExitCode(), !unseen()
 }

@@ -2,8 +2,6 @@ package main_test
 
 import (
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +31,9 @@ func (m *machine) keystore(name string) credhelper.Keystore {
 	return credhelper.Keystore{}
 }
 
+// fallback is what the first login on a headless machine says.
+const fallback = "docker-credential-cove: the Secret Service does not work here, so credentials are kept in the keystore \"file\" from now on; docker-credential-cove status says more.\n"
+
 func TestStatusOfAHeadlessMachine(t *testing.T) {
 	m := headless(t)
 	st := m.status()
@@ -56,25 +57,6 @@ func TestStatusOfAHeadlessMachine(t *testing.T) {
 	if !strings.Contains(a.out, "* file ") || !strings.Contains(a.out, "secret-service  does not work") {
 		t.Errorf("status prints\n%s", a.out)
 	}
-}
-
-// files are those in Cove's folder, but for the locks.
-func (m *machine) files() []string {
-	m.t.Helper()
-	var files []string
-	err := filepath.WalkDir(m.env["COVE_HOME"], func(path string, d os.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err == nil && !d.IsDir() && !strings.HasSuffix(path, ".lock") {
-			files = append(files, path)
-		}
-		return err
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return files
 }
 
 func TestUse(t *testing.T) {
