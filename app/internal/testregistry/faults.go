@@ -1,6 +1,7 @@
 package testregistry
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -11,8 +12,9 @@ import (
 // Always is as often as clients ask.
 const Always = -1
 
-// Cut ends the connection of the next answers with a blob after so many bytes of it, times often. Answers
-// that are not longer are left whole, so the small blob of an image's configuration is. 0 times ends it.
+// Cut ends the connection of the next answers with a blob where they come to so many bytes of it, times often:
+// who goes on from there gets nothing as long as it lasts. Blobs that are not longer are left whole, so the
+// small one of an image's configuration is. 0 times ends it.
 func (r *Registry) Cut(bytes int64, times int) {
 	r.faults.mu.Lock()
 	defer r.faults.mu.Unlock()
@@ -60,23 +62,28 @@ func (f *faults) did() {
 
 type faulty struct {
 	http.ResponseWriter
-	faults  *faults
-	rate    int
-	written int64
+	faults *faults
+	rate   int
+	begun  bool
+	at     int64 // in the blob
 }
 
 func (f *faulty) Write(b []byte) (n int, err error) {
+	if !f.begun {
+		f.begun = true
+		fmt.Sscanf(f.Header().Get("Content-Range"), "bytes %d-", &f.at) // none: from the start
+	}
 	for len(b) > 0 {
 		part := b
 		if f.rate > 0 {
 			part = part[:min(len(part), max(1, f.rate/10))]
 		}
 		limit, due := f.faults.due()
-		if due = due && f.written+int64(len(part)) > limit; due {
-			part = part[:max(0, limit-f.written)]
+		if due = due && f.at+int64(len(part)) > limit; due {
+			part = part[:max(0, limit-f.at)]
 		}
 		m, err := f.ResponseWriter.Write(part)
-		n, f.written, b = n+m, f.written+int64(m), b[len(part):]
+		n, f.at, b = n+m, f.at+int64(m), b[len(part):]
 		if err != nil {
 			return n, err
 		}

@@ -100,6 +100,7 @@ func Start(t testing.TB, o Options) *Registry {
 			p.Out.Host = p.In.Host
 		},
 		ModifyResponse: r.token.sayWhere,
+		ErrorLog:       quiet,
 		Transport:      &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }},
 	}
 	r.Port = r.serve(t, "registry", cmp.Or(o.Port, "0"), http.HandlerFunc(r.front), o.ClientCert)
@@ -142,6 +143,7 @@ func (r *Registry) serve(t testing.TB, name, port string, h http.Handler, client
 
 // front is what clients of the registry meet.
 func (r *Registry) front(w http.ResponseWriter, q *http.Request) {
+	r.token.end(q)
 	blob := q.Method == http.MethodGet && blobPath.MatchString(q.URL.Path)
 	if blob && r.blobs != nil && r.blobs.send(w, q) {
 		return

@@ -174,6 +174,15 @@ func TestTokens(t *testing.T) {
 	if challenge := a.Header.Get("WWW-Authenticate"); a.StatusCode != 401 || !strings.Contains(challenge, `error="invalid_token"`) {
 		t.Errorf("with a token that has ended the registry answers %d, %s; want 401 with invalid_token", a.StatusCode, challenge)
 	}
+	r.EndTokens("/blobs/")
+	for _, row := range []struct {
+		path string
+		want int
+	}{{"/v2/", 200}, {"/v2/app/blobs/sha256:" + strings.Repeat("0", 64), 401}, {"/v2/", 401}} {
+		if got := answered(t, c, r.URL+row.path, "Bearer "+good.Token); got != row.want {
+			t.Errorf("with a token that ends at the first blob %s is answered %d; want %d", row.path, got, row.want)
+		}
+	}
 	next, _ := token(t, c, r, "Basic alice:wonder:land", "")
 	if got := answered(t, c, r.URL+"/v2/", "Bearer "+next.Token); got != 200 {
 		t.Errorf("with the next token the registry answers %d; want 200", got)
@@ -257,6 +266,12 @@ func TestFaults(t *testing.T) {
 			if _, _, err := ask(t, http.DefaultClient, "GET", at, "", nil); err == nil {
 				t.Error("a blob that is always cut came whole")
 			}
+		}
+		if a, err := http.DefaultClient.Do(q); err == nil {
+			if b, err := io.ReadAll(a.Body); err == nil || len(b) > 0 {
+				t.Errorf("from where it is cut come %d bytes, %v; want none", len(b), err)
+			}
+			a.Body.Close()
 		}
 		r.Cut(0, 0)
 		r.Slow(100_000)

@@ -31,13 +31,15 @@ type tokenServer struct {
 	port     string
 
 	mu       sync.Mutex
-	expired  int               // so many of the next tokens have ended before they are given
+	expired  int    // so many of the next tokens have ended before they are given
+	endAt    string // part of a path: who asks for one ends the tokens that were given until then
+	ended    map[string]bool
 	identity map[string]string // user by identity token
 	given    []string
 }
 
 func newTokenServer(r *Registry) *tokenServer {
-	return &tokenServer{registry: r, identity: map[string]string{}}
+	return &tokenServer{registry: r, ended: map[string]bool{}, identity: map[string]string{}}
 }
 
 // trust gives the registry's options for this server's tokens.
@@ -155,6 +157,37 @@ func (r *Registry) ExpireTokens(times int) {
 	r.token.mu.Lock()
 	defer r.token.mu.Unlock()
 	r.token.expired = times
+}
+
+// EndTokens has the tokens that were given until then end when somebody asks the registry for a path with this
+// part in it, such as "/blobs/": in the middle of a pull. It does so once.
+func (r *Registry) EndTokens(part string) {
+	r.token.mu.Lock()
+	defer r.token.mu.Unlock()
+	r.token.endAt = part
+}
+
+// end puts a token that has ended in the place of one that is to be taken so. The registry itself then says
+// what it says.
+func (s *tokenServer) end(q *http.Request) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.endAt != "" && strings.Contains(q.URL.Path, s.endAt) {
+		for _, t := range s.given {
+			s.ended[t] = true
+		}
+		s.endAt = ""
+	}
+	token, is := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
+	if !is || !s.ended[token] {
+		return
+	}
+	if old, err := s.sign("", []granted{}, time.Now().Add(-time.Hour)); err == nil {
+		q.Header.Set("Authorization", "Bearer "+old)
+	}
 }
 
 // Tokens are those that were given until now, identity tokens included: whoever has one is let in.

@@ -46,7 +46,7 @@ func main() {
 		"filesystem": {"rootdirectory": o.Folder},
 		"delete":     {"enabled": true},
 	}}
-	c.Log.Level = "warn"
+	c.Log.Level = "fatal" // what it answers is in the test's record
 	c.Log.AccessLog.Disabled = true
 	c.HTTP.Net, c.HTTP.Addr = "unix", filepath.Join(o.Folder, "socket")
 	c.HTTP.RelativeURLs = true // it does not know what it is reached by
