@@ -16,13 +16,18 @@ require (
 	github.com/godbus/dbus/v5 v5.2.4 // D-Bus without cgo: the Secret Service
 	github.com/hanwen/go-fuse/v2 v2.12.1 // the FUSE protocol, for shared folders
 	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // the guest's address, from the hypervisor's network
-	github.com/klauspost/compress v1.18.0 // zstd for the image as it is distributed
+	github.com/klauspost/compress v1.18.6 // zstd for the image as it is distributed
 	github.com/libp2p/go-yamux/v5 v5.1.0 // streams over one byte pipe, with half-close both ways
 	github.com/lima-vm/lima/v2 v2.2.0 // disk images: made and grown by nativeimgutil, foreign ones named by qemuimgutil
 	github.com/mdlayher/vsock v1.4.0 // AF_VSOCK in the guest
 	github.com/miekg/dns v1.1.73 // DNS messages, servers and questions
 	github.com/moby/moby/api v1.56.1 // request bodies of the engine's own version, to find mounts in them
 	github.com/moby/sys/atomicwriter v0.1.0 // files that are replaced whole
+	github.com/opencontainers/go-digest v1.0.0 // digests of images
+	github.com/opencontainers/image-spec v1.1.1 // manifests and indexes of images
+	github.com/secure-systems-lab/go-securesystemslib v0.11.0 // the bytes that a DSSE envelope signs
+	github.com/sigstore/protobuf-specs v0.5.0 // sigstore bundles
+	github.com/sigstore/sigstore v1.10.8 // signatures of images, as cosign makes them: keys and algorithms. From 1.11 it needs Go 1.27
 	github.com/sirupsen/logrus v1.10.2 // only to silence lima's packages
 	github.com/spf13/cobra v1.10.2 // commands, flags, help and completion
 	github.com/spf13/viper v1.21.0 // the settings file
@@ -32,8 +37,10 @@ require (
 	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy in tests of what a proxy setting means to the engine
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
 	golang.org/x/term v0.47.0 // raw terminals for cove shell
+	google.golang.org/protobuf v1.36.11 // reads those bundles
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // log files that stay small
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237 // TCP/IP in this process: the guest's network ends in it
+	oras.land/oras-go/v2 v2.7.0 // a client of registries: signatures, and docker's credentials for them
 )
 
 require (
@@ -57,6 +64,7 @@ require (
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/go-viper/mapstructure/v2 v2.4.0 // indirect
 	github.com/google/btree v1.1.3 // indirect
+	github.com/google/go-containerregistry v0.20.7 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/josharian/native v1.1.0 // indirect
 	github.com/keybase/go-keychain v0.0.1 // indirect
@@ -69,8 +77,6 @@ require (
 	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/moby/docker-image-spec v1.3.1 // indirect
 	github.com/moby/sys/sequential v0.6.0 // indirect
-	github.com/opencontainers/go-digest v1.0.0 // indirect
-	github.com/opencontainers/image-spec v1.1.1 // indirect
 	github.com/pelletier/go-toml/v2 v2.3.1 // indirect
 	github.com/pierrec/lz4/v4 v4.1.26 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
@@ -85,6 +91,7 @@ require (
 	github.com/tidwall/pretty v1.2.0 // indirect
 	github.com/u-root/uio v0.0.0-20240224005618-d2acac8f3701 // indirect
 	github.com/vishvananda/netns v0.0.5 // indirect
+	github.com/youmark/pkcs8 v0.0.0-20240726163527-a2c0da244d78 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.67.0 // indirect
 	go.opentelemetry.io/otel v1.43.0 // indirect
@@ -97,4 +104,5 @@ require (
 	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
+	google.golang.org/genproto/googleapis/api v0.0.0-20260401024825-9d38bb4040a9 // indirect
 )
