@@ -14,8 +14,13 @@ const hidden = "xxxxx"
 // JSON may escape a slash.
 var login = regexp.MustCompile(`(:\\?/\\?/[^:/?#\s"]*):[^\s"]*@`)
 
-// show is a value for people, programs and logs: without the passwords that it holds.
+// privateKey is one in PEM, also where JSON has escaped its lines, or where its end is missing.
+var privateKey = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|$)`)
+
+// show is a value for people, programs and logs: without the passwords that it holds, and
+// without a private key, which people may give where a public one is asked for.
 func (k key) show(value string) string {
+	value = privateKey.ReplaceAllString(value, "[secret]")
 	if k.kind != "url" {
 		return login.ReplaceAllString(value, "$1:"+hidden+"@")
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/covedesk/cove/app/internal/hostproxy"
+	"github.com/covedesk/cove/app/internal/imagetrust"
 	"github.com/docker/go-units"
 )
 
@@ -23,20 +24,20 @@ type Host struct {
 
 // Values are the settings as the daemon uses them.
 type Values struct {
-	CPUs           int
-	Memory         int64 // bytes
-	Swap           int64 // bytes; 0: none
-	Disk           int64 // bytes
-	DataFolder     string
-	Accelerator    string // empty: Cove chooses
-	Shares         []Share
-	PublishAll     bool   // published ports that name no address are on all of the host's, not on loopback alone
-	SSHAgent       string // off, or a path; empty: what the environment says
-	Proxy          Proxy
-	CredentialsOff bool // docker is made to use Cove's credential helper only when asked
-	Registry       Registry
-	Sleep          Sleep
-	Engine         json.RawMessage // empty: nothing is overridden
+	CPUs        int
+	Memory      int64 // bytes
+	Swap        int64 // bytes; 0: none
+	Disk        int64 // bytes
+	DataFolder  string
+	Accelerator string // empty: Cove chooses
+	Shares      []Share
+	PublishAll  bool   // published ports that name no address are on all of the host's, not on loopback alone
+	SSHAgent    string // off, or a path; empty: what the environment says
+	Proxy       Proxy
+	Registry    Registry
+	Sleep       Sleep
+	Trust       []imagetrust.Key // by which images are verified
+	Engine      json.RawMessage  // empty: nothing is overridden
 }
 
 // Proxy is what the settings say of HTTP proxies.
@@ -174,23 +175,11 @@ var schema = []key{
 		},
 	},
 	{
-		name: "credentials.docker", kind: "choice", applies: restart, description: "auto: where docker would keep the passwords of registries in plain text, and none of its settings is at stake, it is made to use Cove's credential helper. off: only `cove credentials use` does that.",
-		fallback: func(Host) string { return "auto" },
-		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
-		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(autoOff, s) {
-				return "", errRange
-			}
-			return s, nil
-		},
-		take: func(v *Values, s string) { v.CredentialsOff = s == "off" },
-	},
-	{
 		name: "proxy.mode", kind: "choice", applies: restart, description: "HTTP proxies for the engine, which pulls and builds by them. auto: proxy.http and proxy.https where one is set, else the host's: those of coved's environment, then the system's. off: none.",
 		fallback: func(Host) string { return "auto" },
-		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
+		allowed:  func(Host) string { return strings.Join(proxyModes, ", ") },
 		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(autoOff, s) {
+			if !slices.Contains(proxyModes, s) {
 				return "", errRange
 			}
 			return s, nil
@@ -236,6 +225,7 @@ var schema = []key{
 		take: func(v *Values, s string) { v.Proxy.Containers = s == "true" },
 	},
 	registryKeys[0], registryKeys[1], registryKeys[2],
+	trustKey,
 	{
 		name: "engine", kind: "json", applies: restart, description: "Settings of the engine, merged over Cove's own daemon.json. engine.KEY sets one of them.",
 		fallback: func(Host) string { return "{}" },
@@ -251,7 +241,7 @@ var schema = []key{
 
 var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
 
-var autoOff = []string{"auto", "off"}
+var proxyModes = []string{"auto", "off"}
 
 const proxyForm = "the URL of a proxy (http, https, socks5, socks5h), or empty"
 
