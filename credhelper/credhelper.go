@@ -124,7 +124,7 @@ func (h *Helper) List() (map[string]string, error) {
 // notThere says why, in one line, and makes "not found" of it.
 func (h *Helper) notThere(err error) error {
 	if chosen, e := h.choice(); e != nil || chosen.Keystore != "" { // before a choice nothing of ours is missed
-		fmt.Fprintf(h.warn, "%s: %s\n", Name, oneLine(err))
+		fmt.Fprintf(h.warn, "%s: %s\n", Name, strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return credentials.NewErrCredentialsNotFound()
 }
@@ -180,7 +180,7 @@ func problem(err error) keystore.Problem {
 	if errors.As(err, &p) {
 		q := *p
 		if p.Err != nil {
-			q.Why += " (" + oneLine(p.Err) + ")"
+			q.Why += " (" + strings.Join(strings.Fields(p.Err.Error()), " ") + ")"
 		}
 		return q
 	}

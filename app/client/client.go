@@ -169,6 +169,12 @@ func (c *Client) Image(ctx context.Context) (api.Image, error) {
 	return i, c.call(ctx, "GET", "/image", nil, &i)
 }
 
+// VerifyImage checks the signature of an image, in its registry or in a layout on this machine.
+func (c *Client) VerifyImage(ctx context.Context, q api.VerifyRequest) (api.Verification, error) {
+	var v api.Verification
+	return v, c.call(ctx, "POST", "/image/verify", q, &v)
+}
+
 // ImportDisk makes the data disk of an image file, given by its absolute path.
 func (c *Client) ImportDisk(ctx context.Context, path string) (api.Disk, error) {
 	var d api.Disk

@@ -19,17 +19,11 @@ import (
 
 // passStore is pass, the same entries as docker-credential-pass.
 type passStore struct {
-	ask    bool // whether gpg may ask for the passphrase of its key
-	within time.Duration
-	lib    pass.Pass
+	ask bool // whether gpg may ask for the passphrase of its key
+	lib pass.Pass
 }
 
-func newPass(ask bool) *passStore {
-	if ask {
-		return &passStore{ask: ask, within: askPatience}
-	}
-	return &passStore{ask: ask, within: callPatience}
-}
+func newPass(ask bool) *passStore { return &passStore{ask: ask} }
 
 func (p *passStore) Name() string  { return Pass }
 func (p *passStore) Title() string { return "pass" }
@@ -76,7 +70,10 @@ func (p *passStore) run(do func() error) error {
 	if err := p.ready(); err != nil {
 		return err
 	}
-	if !p.ask {
+	patience := callPatience
+	if p.ask {
+		patience = askPatience
+	} else {
 		const gpgOptions = "PASSWORD_STORE_GPG_OPTS"
 		old, had := os.LookupEnv(gpgOptions)
 		os.Setenv(gpgOptions, strings.TrimSpace(old+" --pinentry-mode=error"))
@@ -93,9 +90,9 @@ func (p *passStore) run(do func() error) error {
 	select {
 	case err := <-done:
 		return passProblem(err)
-	case <-time.After(p.within):
+	case <-time.After(patience):
 		return &Problem{
-			Why:    "pass did not answer within " + p.within.String() + "; gpg may be waiting for the passphrase of its key.",
+			Why:    "pass did not answer within " + patience.String() + "; gpg may be waiting for the passphrase of its key.",
 			Remedy: "Unlock the key (for example with pass show of any entry in a terminal) and try again, or choose another keystore: docker-credential-cove use NAME.",
 		}
 	}

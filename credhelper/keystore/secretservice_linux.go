@@ -115,9 +115,7 @@ func (s *secretService) List() (map[string]string, error) {
 		}
 		slices.SortStableFunc(items, older)
 		for _, i := range items {
-			if server := i.attributes["server"]; server != "" {
-				users[server] = i.attributes["username"]
-			}
+			users[i.attributes["server"]] = i.attributes["username"]
 		}
 		return nil
 	})

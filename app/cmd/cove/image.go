@@ -9,10 +9,10 @@ import (
 )
 
 func imageCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "The guest image", Args: exactly(0), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "image", Short: "The guest image, and signatures of the engine's images", Args: exactly(0), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var asJSON bool
 	info := &cobra.Command{
-		Use: "info", Short: "Its digest, its size, and the version of each component", Args: exactly(0),
+		Use: "info", Short: "The guest image: its digest, its size, and the version of each component", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect(cmd.Context(), true)
 			if err != nil {
@@ -41,6 +41,6 @@ func imageCommand() *cobra.Command {
 		},
 	}
 	info.Flags().BoolVar(&asJSON, "json", false, "for programs")
-	cmd.AddCommand(info)
+	cmd.AddCommand(info, verifyCommand(), trustCommand())
 	return cmd
 }

@@ -47,6 +47,8 @@ type Core interface {
 	// CompactDisk gives what is free in the data disk back to the host.
 	CompactDisk(ctx context.Context) (api.Compacted, error)
 	Image(ctx context.Context) (api.Image, error)
+	// VerifyImage checks the signature of an image. It starts no engine and wakes none.
+	VerifyImage(ctx context.Context, q api.VerifyRequest) (api.Verification, error)
 	// Ports are the ports of the host that lead to containers, in their numbers' order.
 	Ports(ctx context.Context) ([]api.Port, error)
 	// Logs writes the last lines of a log (0: all that is kept) and, if asked, those that come.
@@ -105,6 +107,7 @@ func Handler(core Core) http.Handler {
 		"DELETE /v1/settings/{key}": h.unset,
 		"GET /v1/memory":            h.memory,
 		"GET /v1/image":             h.image,
+		"POST /v1/image/verify":     h.verifyImage,
 		"POST /v1/disk/import":      h.importDisk,
 		"GET /v1/disk":              h.diskUsage,
 		"POST /v1/disk/compact":     h.compactDisk,
@@ -314,6 +317,19 @@ func (h handlers) memory(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, m)
+}
+
+func (h handlers) verifyImage(w http.ResponseWriter, r *http.Request) error {
+	var q api.VerifyRequest
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxValue)).Decode(&q)
+	if err != nil || q.Reference == "" && q.Path == "" || q.Path != "" && !filepath.IsAbs(q.Path) {
+		return invalid(`The body must be {"reference": "…"} or {"path": "…"} with an absolute path.`)
+	}
+	v, err := h.core.VerifyImage(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return answer(w, v)
 }
 
 func (h handlers) importDisk(w http.ResponseWriter, r *http.Request) error {

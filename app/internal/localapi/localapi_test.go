@@ -106,6 +106,9 @@ func (c *core) Memory(context.Context) (api.Memory, error) {
 func (c *core) Image(context.Context) (api.Image, error) {
 	return api.Image{Digest: "sha256:d"}, c.ask("image")
 }
+func (c *core) VerifyImage(_ context.Context, q api.VerifyRequest) (api.Verification, error) {
+	return api.Verification{Reason: api.VerifyUnsigned}, c.ask("verify %s%s", q.Reference, q.Path)
+}
 func (c *core) Ports(context.Context) ([]api.Port, error) {
 	return []api.Port{{Protocol: "tcp", Address: "127.0.0.1:80"}}, c.ask("ports")
 }
@@ -256,6 +259,10 @@ var routes = []struct {
 	{"DELETE", "/v1/settings/cpus?dry-run=1", "", "unset cpus, dry", 200, `"dryRun": true`},
 	{"GET", "/v1/memory", "", "memory", 200, `"resident": 1048576`},
 	{"GET", "/v1/image", "", "image", 200, `"digest": "sha256:d"`},
+	{"POST", "/v1/image/verify", `{"reference": "alpine"}`, "verify alpine", 200, `"reason": "unsigned"`},
+	{"POST", "/v1/image/verify", `{"path": "/image.tar"}`, "verify /image.tar", 200, `"verified": false`},
+	{"POST", "/v1/image/verify", `{"path": "image.tar"}`, "", 400, `"invalid"`},
+	{"POST", "/v1/image/verify", `{}`, "", 400, `"invalid"`},
 	{"GET", "/v1/ports", "", "ports", 200, `"address": "127.0.0.1:80"`},
 	{"GET", "/v1/logs/dockerd", "", "logs dockerd 0 false", 200, "old\n"},
 	{"GET", "/v1/logs/dockerd?tail=7&follow=false", "", "logs dockerd 7 false", 200, "old\n"},
@@ -584,6 +591,7 @@ func TestClient(t *testing.T) {
 		{"Unset, dry", "unset cpus, dry", func() (any, error) { return cl.Unset(ctx, "cpus", true) }, api.SettingChange{Key: "cpus", DryRun: true}},
 		{"Memory", "memory", func() (any, error) { return cl.Memory(ctx) }, api.Memory{Size: 1 << 30, Resident: 1 << 20}},
 		{"Image", "image", func() (any, error) { return cl.Image(ctx) }, api.Image{Digest: "sha256:d"}},
+		{"VerifyImage", "verify alpine", func() (any, error) { return cl.VerifyImage(ctx, api.VerifyRequest{Reference: "alpine"}) }, api.Verification{Reason: api.VerifyUnsigned}},
 		{"Measure", "measure 7", func() (any, error) { return cl.Measure(ctx, 7) }, api.Measured{Link: "vsock", Bytes: 7}},
 		{"Logs", "logs a b 3 false", func() (any, error) {
 			var b bytes.Buffer
