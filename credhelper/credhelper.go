@@ -56,7 +56,7 @@ func (h *Helper) Add(c *credentials.Credentials) error {
 
 // Delete erases the credentials of a server, under each of its names.
 func (h *Helper) Delete(server string) error {
-	stores, err := h.toRead()
+	stores, err := h.toRead(true)
 	if err != nil {
 		return fmt.Errorf("the credentials were not erased: %w", err)
 	}
@@ -76,7 +76,7 @@ func (h *Helper) Delete(server string) error {
 
 // Get gives what is stored for a server.
 func (h *Helper) Get(server string) (username, secret string, err error) {
-	stores, err := h.toRead()
+	stores, err := h.toRead(!h.unanswered())
 	if err != nil {
 		return "", "", h.notThere(err)
 	}
@@ -87,6 +87,7 @@ func (h *Helper) Get(server string) (username, secret string, err error) {
 				return username, secret, nil
 			}
 			if !credentials.IsErrCredentialsNotFound(err) {
+				h.noteUnanswered(s, err)
 				failed := h.notThere(err)
 				if len(stores) == 1 {
 					return "", "", failed
@@ -101,7 +102,7 @@ func (h *Helper) Get(server string) (username, secret string, err error) {
 // List gives the servers and their users.
 func (h *Helper) List() (map[string]string, error) {
 	users := map[string]string{}
-	stores, err := h.toRead()
+	stores, err := h.toRead(!h.unanswered())
 	if err != nil {
 		_ = h.notThere(err)
 		return users, nil
@@ -109,6 +110,7 @@ func (h *Helper) List() (map[string]string, error) {
 	for i := len(stores) - 1; i >= 0; i-- { // what comes first in Get comes last here, and stays
 		found, err := stores[i].List()
 		if err != nil {
+			h.noteUnanswered(stores[i], err)
 			_ = h.notThere(err)
 			continue
 		}
@@ -131,7 +133,7 @@ func (h *Helper) notThere(err error) error {
 
 // toRead are the keystores to look in: the chosen one, or before there is one all of them, without asking
 // the user, for what other helpers may have put there.
-func (h *Helper) toRead() ([]keystore.Store, error) {
+func (h *Helper) toRead(ask bool) ([]keystore.Store, error) {
 	chosen, err := h.choice()
 	if err != nil {
 		return nil, err
@@ -139,7 +141,7 @@ func (h *Helper) toRead() ([]keystore.Store, error) {
 	if chosen.Keystore == "" {
 		return h.stores(false), nil
 	}
-	s, err := h.named(chosen.Keystore, true)
+	s, err := h.named(chosen.Keystore, ask)
 	if err != nil {
 		return nil, err
 	}
