@@ -33,9 +33,10 @@ func (h *Helper) choice() (Choice, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, &c)
+	if err != nil {
+		return c, h.noFolder(err)
 	}
+	err = json.Unmarshal(b, &c)
 	if err == nil && c.Keystore == "" {
 		err = errors.New("it names no keystore")
 	}
@@ -67,13 +68,17 @@ func (h *Helper) locked() (unlock func(), err error) {
 		unlock, err = keystore.Lock(filepath.Join(h.dir, choiceLock))
 	}
 	if err != nil {
-		return nil, &keystore.Problem{
-			Why:    "Could not use Cove's folder " + h.dir + ".",
-			Remedy: "Make it yours and writable, or set COVE_HOME to another folder.",
-			Err:    err,
-		}
+		return nil, h.noFolder(err)
 	}
 	return unlock, nil
+}
+
+func (h *Helper) noFolder(err error) error {
+	return &keystore.Problem{
+		Why:    "Could not use Cove's folder " + h.dir + ".",
+		Remedy: "Make it yours and writable, or set COVE_HOME to another folder.",
+		Err:    err,
+	}
 }
 
 // choose takes the first keystore that passes the probe, and remembers it. One that is locked may ask the
@@ -87,7 +92,11 @@ func (h *Helper) choose() (Choice, error) {
 	if c, err := h.choice(); err != nil || c.Keystore != "" {
 		return c, err // another process was first
 	}
-	return h.chooseLocked()
+	c, err := h.chooseLocked()
+	if first := h.stores(false)[0]; err == nil && c.Keystore != first.Name() {
+		fmt.Fprintf(h.warn, "%s: %s does not work here, so credentials are kept in the keystore %q from now on; %s status says more.\n", Name, first.Title(), c.Keystore, Name)
+	}
+	return c, err
 }
 
 func (h *Helper) chooseLocked() (Choice, error) {

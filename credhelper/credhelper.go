@@ -126,7 +126,7 @@ func (h *Helper) List() (map[string]string, error) {
 // notThere says why, in one line, and makes "not found" of it.
 func (h *Helper) notThere(err error) error {
 	if chosen, e := h.choice(); e != nil || chosen.Keystore != "" { // before a choice nothing of ours is missed
-		fmt.Fprintf(h.warn, "%s: %s\n", Name, strings.Join(strings.Fields(err.Error()), " "))
+		fmt.Fprintf(h.warn, "%s: %s\n", Name, oneLine(err))
 	}
 	return credentials.NewErrCredentialsNotFound()
 }
@@ -182,7 +182,7 @@ func problem(err error) keystore.Problem {
 	if errors.As(err, &p) {
 		q := *p
 		if p.Err != nil {
-			q.Why += " (" + strings.Join(strings.Fields(p.Err.Error()), " ") + ")"
+			q.Why += " (" + oneLine(p.Err) + ")"
 		}
 		return q
 	}

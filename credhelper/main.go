@@ -58,7 +58,7 @@ func Main(args []string, in *os.File, out, errOut io.Writer) int {
 			if errors.Is(err, flag.ErrHelp) {
 				return 2
 			}
-			fmt.Fprintf(errOut, "%s: %s\n", Name, strings.Join(strings.Fields(err.Error()), " "))
+			fmt.Fprintf(errOut, "%s: %s\n", Name, oneLine(err))
 			return 1
 		}
 		return 0
@@ -72,16 +72,24 @@ func Main(args []string, in *os.File, out, errOut io.Writer) int {
 		fmt.Fprint(out, usage)
 		return 1
 	}
-	err = credentials.HandleCommand(h, args[0], io.LimitReader(in, maxInput), out)
+	return protocol(h, args[0], in, out)
+}
+
+// protocol answers one action, in one line when it is an error.
+func protocol(h credentials.Helper, action string, in io.Reader, out io.Writer) int {
+	err := credentials.HandleCommand(h, action, io.LimitReader(in, maxInput), out)
 	if errors.Is(err, bufio.ErrTooLong) {
 		err = errors.New("the input has a line of more than 64 KiB")
 	}
 	if err != nil {
-		fmt.Fprintln(out, strings.Join(strings.Fields(err.Error()), " "))
+		fmt.Fprintln(out, oneLine(err))
 		return 1
 	}
 	return 0
 }
+
+// oneLine: clients show what they get in one.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // people are the commands beyond the protocol.
 type people struct {

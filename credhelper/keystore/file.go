@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"filippo.io/age"
@@ -53,6 +54,9 @@ type entry struct {
 	Username string `json:"username"`
 	Secret   string `json:"secret"`
 }
+
+// Format keeps the secret out of whatever prints one.
+func (entry) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
 const secretsVersion = 1
 
@@ -146,16 +150,19 @@ func (f *AgeFile) clear() error {
 }
 
 // readSteady reads without the lock, so that a folder that is read-only serves. An error may come of a
-// change between the file and its identity, and then is gone under the lock.
-func (f *AgeFile) readSteady() (*secrets, error) {
-	s, err := f.read()
-	if err == nil || IsLocked(err) {
-		return s, err
+// change between the file and its identity, and then is gone under the lock. Windows replaces no file that
+// somebody reads.
+func (f *AgeFile) readSteady() (s *secrets, err error) {
+	if _, none := os.Stat(f.path(secretsFile)); none != nil || runtime.GOOS != "windows" {
+		if s, err = f.read(); err == nil || IsLocked(err) {
+			return s, err
+		}
 	}
-	if f.locked(func() error { s, err = f.read(); return err }) != nil {
-		return nil, err
+	locked := f.locked(func() error { s, err = f.read(); return err })
+	if err == nil {
+		err = locked // the lock itself; after an error without it, that one says more
 	}
-	return s, nil
+	return s, err
 }
 
 // read gives what is in the file; nothing where there is none.

@@ -19,11 +19,17 @@ import (
 
 // passStore is pass, the same entries as docker-credential-pass.
 type passStore struct {
-	ask bool // whether gpg may ask for the passphrase of its key
-	lib pass.Pass
+	ask    bool // whether gpg may ask for the passphrase of its key
+	within time.Duration
+	lib    pass.Pass
 }
 
-func newPass(ask bool) *passStore { return &passStore{ask: ask} }
+func newPass(ask bool) *passStore {
+	if ask {
+		return &passStore{ask: ask, within: askPatience}
+	}
+	return &passStore{ask: ask, within: callPatience}
+}
 
 func (p *passStore) Name() string  { return Pass }
 func (p *passStore) Title() string { return "pass" }
@@ -70,10 +76,7 @@ func (p *passStore) run(do func() error) error {
 	if err := p.ready(); err != nil {
 		return err
 	}
-	patience := callPatience
-	if p.ask {
-		patience = askPatience
-	} else {
+	if !p.ask {
 		const gpgOptions = "PASSWORD_STORE_GPG_OPTS"
 		old, had := os.LookupEnv(gpgOptions)
 		os.Setenv(gpgOptions, strings.TrimSpace(old+" --pinentry-mode=error"))
@@ -90,9 +93,9 @@ func (p *passStore) run(do func() error) error {
 	select {
 	case err := <-done:
 		return passProblem(err)
-	case <-time.After(patience):
+	case <-time.After(p.within):
 		return &Problem{
-			Why:    "pass did not answer within " + patience.String() + "; gpg may be waiting for the passphrase of its key.",
+			Why:    "pass did not answer within " + p.within.String() + "; gpg may be waiting for the passphrase of its key.",
 			Remedy: "Unlock the key (for example with pass show of any entry in a terminal) and try again, or choose another keystore: docker-credential-cove use NAME.",
 		}
 	}

@@ -5,62 +5,17 @@ package keystore
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/covedesk/cove/credhelper/internal/desktop"
 	"github.com/docker/docker-credential-helpers/credentials"
 )
 
-// gpg makes a GNUPGHOME of the test's own with one key, and a password store for it. Nobody is there to
-// type a passphrase.
-func gpg(t *testing.T, passphrase string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "cove-gpg-") // the agent's socket is in it, whose path is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("GNUPGHOME", dir)
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("PASSWORD_STORE_DIR", filepath.Join(t.TempDir(), "store"))
-	t.Cleanup(func() {
-		forget(t)
-		os.RemoveAll(dir)
-	})
-	// Without a count the agent measures the machine first, for seconds when it is busy.
-	if err := os.WriteFile(filepath.Join(dir, "gpg-agent.conf"), []byte("pinentry-program /bin/false\ns2k-count 65536\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run := func(in string, args ...string) string {
-		t.Helper()
-		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Stdin = strings.NewReader(in)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %v (make deps installs what is missing)\n%s", args, err, out)
-		}
-		return string(out)
-	}
-	run(passphrase, "gpg", "--batch", "--quiet", "--pinentry-mode=loopback", "--passphrase-fd=0", "--quick-gen-key", "cove test <t@example.invalid>", "future-default", "default", "never")
-	// By its fingerprint: gpg looks for an address on the network when it does not have the key.
-	keys := run("", "gpg", "--batch", "--with-colons", "--list-keys")
-	_, fpr, _ := strings.Cut(keys, "\nfpr:")
-	fpr, _, _ = strings.Cut(strings.TrimLeft(fpr, ":"), ":")
-	run("", "pass", "init", fpr)
-	forget(t)
-}
-
-// forget ends the agent, and with it what it remembers of passphrases.
-func forget(t *testing.T) {
-	t.Helper()
-	if out, err := exec.Command("gpgconf", "--kill", "all").CombinedOutput(); err != nil {
-		t.Errorf("gpgconf --kill all: %v\n%s", err, out)
-	}
-}
-
 func TestPassKeepsTheContract(t *testing.T) {
-	gpg(t, "")
+	desktop.GPG(t, "")
 	contract(t, newPass(false))
 	contract(t, newPass(true))
 	var left []string
@@ -76,7 +31,7 @@ func TestPassKeepsTheContract(t *testing.T) {
 }
 
 func TestPassWithALockedKey(t *testing.T) {
-	gpg(t, "a passphrase")
+	desktop.GPG(t, "a passphrase")
 	s := newPass(false)
 	add(t, s, "ghcr.io", "alice", "secret") // encrypting asks nothing
 	for _, ask := range []bool{false, true} {
@@ -108,8 +63,27 @@ func TestPassThatIsNotSetUp(t *testing.T) {
 	says("not in PATH")
 }
 
+// gpg that waits for a window that nobody sees holds up nobody for long.
+func TestPassThatWaits(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PASSWORD_STORE_DIR", dir)
+	bin := t.TempDir()
+	for path, text := range map[string]string{filepath.Join(dir, ".gpg-id"): "id\n", filepath.Join(bin, "pass"): "#!/bin/sh\nexec sleep 5\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	s := newPass(true)
+	s.within = 100 * time.Millisecond
+	var p *Problem
+	if err := s.Add(&credentials.Credentials{ServerURL: "ghcr.io", Username: "alice", Secret: "x"}); !errors.As(err, &p) || !strings.Contains(p.Why, "did not answer within 100ms") {
+		t.Errorf("Add = %v; want a problem that says so", err)
+	}
+}
+
 func TestPassKeyIsGone(t *testing.T) {
-	gpg(t, "")
+	desktop.GPG(t, "")
 	s := newPass(false)
 	add(t, s, "ghcr.io", "alice", "secret")
 	empty := t.TempDir()
@@ -117,7 +91,7 @@ func TestPassKeyIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("GNUPGHOME", empty)
-	defer forget(t)
+	defer desktop.ForgetPassphrases(t)
 	var p *Problem
 	if _, _, err := s.Get("ghcr.io"); !errors.As(err, &p) || !strings.Contains(p.Why, "secret key") {
 		t.Errorf("Get without the key = %v; want a problem that says so", err)
@@ -129,7 +103,7 @@ func TestPassKeyIsGone(t *testing.T) {
 
 // A user's name becomes a file's name in the password store.
 func TestPassStaysInItsFolder(t *testing.T) {
-	gpg(t, "")
+	desktop.GPG(t, "")
 	for _, user := range []string{"../../mail", "a/b", "..", `a\b`} {
 		if err := newPass(true).Add(&credentials.Credentials{ServerURL: "ghcr.io", Username: user, Secret: "x"}); err == nil {
 			t.Errorf("Add for the user %q = nil; want an error", user)

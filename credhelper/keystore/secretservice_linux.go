@@ -115,7 +115,9 @@ func (s *secretService) List() (map[string]string, error) {
 		}
 		slices.SortStableFunc(items, older)
 		for _, i := range items {
-			users[i.attributes["server"]] = i.attributes["username"]
+			if server := i.attributes["server"]; server != "" {
+				users[server] = i.attributes["username"]
+			}
 		}
 		return nil
 	})

@@ -9,55 +9,56 @@ import (
 	"testing"
 	"time"
 
+	"github.com/covedesk/cove/credhelper/internal/desktop"
 	"github.com/docker/docker-credential-helpers/credentials"
 	"github.com/godbus/dbus/v5"
 )
 
 func TestSecretServiceKeepsTheContract(t *testing.T) {
-	gnomeKeyring(t, bus(t))
+	desktop.Keyring(t, desktop.Bus(t))
 	contract(t, newSecretService(false))
-	if left := secretTool(t, "", "search", "--all", "docker_cli", "1"); left != "" {
+	if left := desktop.SecretTool(t, "", "search", "--all", "docker_cli", "1"); left != "" {
 		t.Errorf("items are left behind:\n%s", left)
 	}
 }
 
 // libsecret's client finds our items by the attributes of the official helper, and we find its.
 func TestSecretServiceSharesItsItems(t *testing.T) {
-	gnomeKeyring(t, bus(t))
+	desktop.Keyring(t, desktop.Bus(t))
 	s := newSecretService(false)
 	official := func(server, user string) []string {
 		return []string{"xdg:schema", "io.docker.Credentials", "label", "Docker Credentials", "server", server, "username", user, "docker_cli", "1"}
 	}
 	add(t, s, "ghcr.io", "alice", "ours")
-	if got := secretTool(t, "", append([]string{"lookup"}, official("ghcr.io", "alice")...)...); got != "ours" {
+	if got := desktop.SecretTool(t, "", append([]string{"lookup"}, official("ghcr.io", "alice")...)...); got != "ours" {
 		t.Errorf("secret-tool lookup gives %q; want what we stored", got)
 	}
-	if got := secretTool(t, "", "search", "server", "ghcr.io"); !strings.Contains(got, "label = Registry credentials for ghcr.io\n") || !strings.Contains(got, "schema = io.docker.Credentials\n") {
+	if got := desktop.SecretTool(t, "", "search", "server", "ghcr.io"); !strings.Contains(got, "label = Registry credentials for ghcr.io\n") || !strings.Contains(got, "schema = io.docker.Credentials\n") {
 		t.Errorf("secret-tool search gives\n%s", got)
 	}
 	// What the official helper does at a second login leaves both users' items; the label is no key.
-	secretTool(t, "old", append([]string{"store", "--label", "Registry credentials for quay.io"}, official("quay.io", "zoe")...)...)
+	desktop.SecretTool(t, "old", append([]string{"store", "--label", "Registry credentials for quay.io"}, official("quay.io", "zoe")...)...)
 	stored := time.Now().Unix() // the service counts in seconds
-	until(t, "another second", func() bool { return time.Now().Unix() > stored })
-	secretTool(t, "new", append([]string{"store", "--label", "Registry credentials for quay.io"}, official("quay.io", "bob")...)...)
+	desktop.Until(t, "another second", func() bool { return time.Now().Unix() > stored })
+	desktop.SecretTool(t, "new", append([]string{"store", "--label", "Registry credentials for quay.io"}, official("quay.io", "bob")...)...)
 	gives(t, s, "quay.io", "bob", "new")
 	holds(t, s, map[string]string{"ghcr.io": "alice", "quay.io": "bob"})
 	add(t, s, "quay.io", "carol", "newest")
 	gives(t, s, "quay.io", "carol", "newest")
-	if n := strings.Count(secretTool(t, "", "search", "--all", "server", "quay.io"), "[/"); n != 1 {
+	if n := strings.Count(desktop.SecretTool(t, "", "search", "--all", "server", "quay.io"), "[/"); n != 1 {
 		t.Errorf("quay.io has %d items after a login as another user; want 1", n)
 	}
 	add(t, s, "quay.io", "bob", "again")
-	secretTool(t, "", append([]string{"clear"}, official("quay.io", "bob")...)...)
+	desktop.SecretTool(t, "", append([]string{"clear"}, official("quay.io", "bob")...)...)
 	missing(t, s, "quay.io")
 }
 
 // A prompter is not there, as over ssh.
 func TestLockedKeyring(t *testing.T) {
-	conn := bus(t)
-	gnomeKeyring(t, conn)
+	conn := desktop.Bus(t)
+	desktop.Keyring(t, conn)
 	add(t, newSecretService(false), "ghcr.io", "alice", "ours")
-	lockKeyring(t, conn)
+	desktop.Lock(t, conn)
 	for _, ask := range []bool{false, true} {
 		s := newSecretService(ask)
 		if err := Probe(s); !IsLocked(err) {
@@ -87,7 +88,7 @@ func TestNoKeyring(t *testing.T) {
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
 	says("no session bus")
 
-	bus(t)
+	desktop.Bus(t)
 	says("No keyring runs")
 
 	s.callWithin = 200 * time.Millisecond
@@ -173,7 +174,7 @@ func (f *service) GetAll(string) (map[string]dbus.Variant, *dbus.Error) {
 }
 
 func TestPrompt(t *testing.T) {
-	f := &service{conn: bus(t)}
+	f := &service{conn: desktop.Bus(t)}
 	for path, iface := range map[dbus.ObjectPath]string{ssPath: ssService, promptPath: ssPrompt, itemPath: ssItem} {
 		if err := f.conn.Export(f, path, iface); err != nil {
 			t.Fatal(err)

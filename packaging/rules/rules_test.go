@@ -28,8 +28,10 @@ var imports = []struct {
 }{
 	{"app/api", nil, true, "the wire types are for anybody to import"},
 	{"app/client", []string{"app/api"}, false, "clients are never parts of the daemon"},
-	{"app/cmd/cove", []string{"app/client", "app/api", "app/internal/build", "guestd/protocol"}, false, "the CLI is a client, never a part, of the daemon"},
+	{"app/cmd/cove", []string{"app/client", "app/api", "app/internal/build", "app/internal/credentials", "app/internal/dockerconfig", "app/internal/secret", "guestd/protocol"}, false, "the CLI is a client, never a part, of the daemon"},
 	{"app/internal/testregistry", nil, false, "tests of every part start it"},
+	{"app/internal/dockerconfig", nil, false, "docker's settings are docker's, whoever changes them"},
+	{"app/internal/credentials", []string{"app/internal/dockerconfig", "app/internal/secret"}, false, "helpers are programs, and the CLI uses it without coved"},
 	{"app/internal/imagetrust", []string{"app/api"}, false, "what decides whether an image is trusted knows no daemon and reaches nobody by itself"},
 	{"app/internal/lifecycle", []string{"app/api"}, false, "the phase machine is pure and knows no driver"},
 	{"proxy/proxytest", []string{"proxy"}, false, "a contract suite knows the contract"},

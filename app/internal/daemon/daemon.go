@@ -132,6 +132,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	wg.Go(func() { end(d.front.Serve(serving, docker)) })
 	wg.Go(func() { end(localapi.Serve(serving, local, d)) })
 	wg.Go(func() { d.makeContext(serving) })
+	wg.Go(func() { d.keepLogins(serving) })
 	wg.Go(func() { giveBack(serving) })
 	wg.Go(func() { d.hearKnocks(serving) })
 	wg.Go(func() { d.sleepWhenIdle(serving) })
@@ -147,6 +148,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	cause := context.Cause(serving)
 	end(nil)
 	wg.Wait()
+	d.leaveLogins()
 	if errors.Is(cause, context.Canceled) {
 		cause = nil
 	}

@@ -234,6 +234,27 @@ func (c *Config) DeleteEntry(key, name string) error {
 	return nil
 }
 
+// DeleteFields takes fields of an entry away, named in any case, as docker reads them.
+func (c *Config) DeleteFields(key, name string, fields ...string) error {
+	objects, err := c.objects(key)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		for _, m := range o.Members {
+			if entry, is := m.Value.Value.(*hujson.Object); is && text(m.Name) == name {
+				remove(entry, func(field string) bool {
+					return slices.ContainsFunc(fields, func(f string) bool { return strings.EqualFold(f, field) })
+				})
+				if len(entry.Members) == 0 {
+					entry.AfterExtra = nil // {}, as docker writes it
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // Twice are the keys that stand more than once at the top.
 func (c *Config) Twice() []string {
 	seen := map[string]int{}

@@ -24,20 +24,21 @@ type Host struct {
 
 // Values are the settings as the daemon uses them.
 type Values struct {
-	CPUs        int
-	Memory      int64 // bytes
-	Swap        int64 // bytes; 0: none
-	Disk        int64 // bytes
-	DataFolder  string
-	Accelerator string // empty: Cove chooses
-	Shares      []Share
-	PublishAll  bool   // published ports that name no address are on all of the host's, not on loopback alone
-	SSHAgent    string // off, or a path; empty: what the environment says
-	Proxy       Proxy
-	Registry    Registry
-	Sleep       Sleep
-	Trust       []imagetrust.Key // by which images are verified
-	Engine      json.RawMessage  // empty: nothing is overridden
+	CPUs           int
+	Memory         int64 // bytes
+	Swap           int64 // bytes; 0: none
+	Disk           int64 // bytes
+	DataFolder     string
+	Accelerator    string // empty: Cove chooses
+	Shares         []Share
+	PublishAll     bool   // published ports that name no address are on all of the host's, not on loopback alone
+	SSHAgent       string // off, or a path; empty: what the environment says
+	Proxy          Proxy
+	CredentialsOff bool // docker is made to use Cove's credential helper only when asked
+	Registry       Registry
+	Sleep          Sleep
+	Trust          []imagetrust.Key // by which images are verified
+	Engine         json.RawMessage  // empty: nothing is overridden
 }
 
 // Proxy is what the settings say of HTTP proxies.
@@ -175,11 +176,23 @@ var schema = []key{
 		},
 	},
 	{
+		name: "credentials.docker", kind: "choice", applies: restart, description: "auto: where docker would keep the passwords of registries in plain text, and none of its settings is at stake, it is made to use Cove's credential helper. off: only `cove credentials use` does that.",
+		fallback: func(Host) string { return "auto" },
+		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
+		parse: func(_ Host, s string) (string, error) {
+			if !slices.Contains(autoOff, s) {
+				return "", errRange
+			}
+			return s, nil
+		},
+		take: func(v *Values, s string) { v.CredentialsOff = s == "off" },
+	},
+	{
 		name: "proxy.mode", kind: "choice", applies: restart, description: "HTTP proxies for the engine, which pulls and builds by them. auto: proxy.http and proxy.https where one is set, else the host's: those of coved's environment, then the system's. off: none.",
 		fallback: func(Host) string { return "auto" },
-		allowed:  func(Host) string { return strings.Join(proxyModes, ", ") },
+		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
 		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(proxyModes, s) {
+			if !slices.Contains(autoOff, s) {
 				return "", errRange
 			}
 			return s, nil
@@ -241,7 +254,7 @@ var schema = []key{
 
 var accelerators = []string{"auto", "kvm", "hvf", "whpx", "tcg"}
 
-var proxyModes = []string{"auto", "off"}
+var autoOff = []string{"auto", "off"}
 
 const proxyForm = "the URL of a proxy (http, https, socks5, socks5h), or empty"
 

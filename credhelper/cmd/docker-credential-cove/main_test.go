@@ -3,11 +3,14 @@ package main_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -22,6 +25,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	program = filepath.Join(dir, "docker-credential-cove")
+	if runtime.GOOS == "windows" {
+		program += ".exe"
+	}
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-X github.com/docker/docker-credential-helpers/credentials.Version=v1.2.3", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -118,6 +124,25 @@ func (m *machine) store(server, user, secret string) answer {
 	return m.run(string(b), "store")
 }
 
+// files are those in Cove's folder, but for the locks.
+func (m *machine) files() []string {
+	m.t.Helper()
+	var files []string
+	err := filepath.WalkDir(m.env["COVE_HOME"], func(path string, d os.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !d.IsDir() && !strings.HasSuffix(path, ".lock") {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return files
+}
+
 func credential(server, user, secret string) string {
 	var b bytes.Buffer
 	_ = json.NewEncoder(&b).Encode(struct{ ServerURL, Username, Secret string }{server, user, secret})
@@ -128,6 +153,7 @@ const notFound = "credentials not found in native keychain\n"
 
 func TestProtocol(t *testing.T) {
 	m := headless(t)
+	m.run("", "use", "file").is(t, "Credentials are kept in file from now on.\n", "", 0)
 	m.run("ghcr.io", "get").is(t, notFound, "", 1)
 	m.run("", "list").is(t, "{}\n", "", 0)
 	m.run("ghcr.io", "erase").is(t, "", "", 0)
@@ -155,6 +181,7 @@ func TestProtocol(t *testing.T) {
 
 func TestDockerHubIsOneServer(t *testing.T) {
 	m := headless(t)
+	m.run("", "use", "file")
 	names := []string{"docker.io", "index.docker.io", "index.docker.io/v1/", "registry-1.docker.io", "https://docker.io",
 		"https://index.docker.io/v1/", "https://registry-1.docker.io", "https://registry-1.docker.io/v2/", "Docker.io/"}
 	for _, stored := range names {

@@ -62,6 +62,11 @@ func run(ctx context.Context, args []string) error {
 	if err := os.MkdirAll(o.cache, 0o755); err != nil {
 		return err
 	}
+	unlock, err := lockCache(ctx, o.cache)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	switch f.Arg(0) {
 	case "image":
 		return makeImage(ctx, o)

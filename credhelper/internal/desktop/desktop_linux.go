@@ -1,4 +1,4 @@
-package keystore
+package desktop
 
 import (
 	"bufio"
@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,8 +18,16 @@ import (
 // patience is for a machine that does much else.
 const patience = time.Minute
 
-// start runs a program until the test ends.
-func start(t *testing.T, cmd *exec.Cmd) {
+// Names of the Secret Service API.
+const (
+	name    = "org.freedesktop.secrets"
+	path    = dbus.ObjectPath("/org/freedesktop/secrets")
+	service = "org.freedesktop.Secret.Service"
+	none    = dbus.ObjectPath("/")
+)
+
+// start runs a program until the test ends, or until it is stopped.
+func start(t *testing.T, cmd *exec.Cmd) (stop func()) {
 	t.Helper()
 	if _, err := exec.LookPath(cmd.Path); err != nil {
 		t.Fatalf("%v: run make deps", err)
@@ -26,15 +35,17 @@ func start(t *testing.T, cmd *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
-// bus starts a session bus of the test's own, and makes it the one that this process finds. It starts no
+// Bus starts a session bus of the test's own, and makes it the one that this process finds. It starts no
 // service by itself, so there is nobody to show a window either.
-func bus(t *testing.T) *dbus.Conn {
+func Bus(t *testing.T) *dbus.Conn {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
@@ -72,31 +83,33 @@ func bus(t *testing.T) *dbus.Conn {
 	return conn
 }
 
-// gnomeKeyring starts GNOME's keyring on a bus, with an empty keyring that is open.
-func gnomeKeyring(t *testing.T, conn *dbus.Conn) {
+// Keyring starts GNOME's keyring on a bus, with an empty keyring that is open.
+func Keyring(t *testing.T, conn *dbus.Conn) (stop func()) {
 	t.Helper()
 	daemon := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
 	daemon.Stdin = strings.NewReader("password of the keyring")
-	start(t, daemon)
-	until(t, "the keyring is there", func() bool {
-		path := none
-		err := conn.Object(ssName, ssPath).Call(ssService+".ReadAlias", dbus.FlagNoAutoStart, "default").Store(&path)
-		return err == nil && path != none
+	stop = start(t, daemon)
+	Until(t, "the keyring is there", func() bool {
+		keyring := none
+		err := conn.Object(name, path).Call(service+".ReadAlias", dbus.FlagNoAutoStart, "default").Store(&keyring)
+		return err == nil && keyring != none
 	})
+	return stop
 }
 
-// lockKeyring locks what gnomeKeyring made.
-func lockKeyring(t *testing.T, conn *dbus.Conn) {
+// Lock locks what Keyring made.
+func Lock(t *testing.T, conn *dbus.Conn) {
 	t.Helper()
 	var done []dbus.ObjectPath
 	prompt := none
 	login := dbus.ObjectPath("/org/freedesktop/secrets/collection/login")
-	if err := conn.Object(ssName, ssPath).Call(ssService+".Lock", 0, []dbus.ObjectPath{login}).Store(&done, &prompt); err != nil || len(done) != 1 {
+	if err := conn.Object(name, path).Call(service+".Lock", 0, []dbus.ObjectPath{login}).Store(&done, &prompt); err != nil || len(done) != 1 {
 		t.Fatalf("lock the keyring: %v, %v", done, err)
 	}
 }
 
-func until(t *testing.T, what string, is func() bool) {
+// Until waits for something to be so.
+func Until(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -105,8 +118,8 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// secretTool runs libsecret's own client.
-func secretTool(t *testing.T, in string, args ...string) string {
+// SecretTool runs libsecret's own client.
+func SecretTool(t *testing.T, in string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
