@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,10 +22,15 @@ import (
 // Name is what the program is called. In docker's config.json it is "cove".
 const Name = "docker-credential-cove"
 
+// AskEnv set to "no" keeps every keystore from asking the user: for a program that looks and has no user
+// in front of it.
+const AskEnv = "COVE_ASK"
+
 // Helper answers the protocol.
 type Helper struct {
 	dir    string                          // credentials/ in Cove's folder
 	stores func(ask bool) []keystore.Store // in order of preference
+	ask    bool                            // whether any of them may ask the user
 	warn   io.Writer                       // the standard error
 }
 
@@ -32,8 +38,9 @@ var _ credentials.Helper = (*Helper)(nil)
 
 // New keeps its files in a folder, which is made with the first of them.
 func New(dir string, warn io.Writer) *Helper {
-	return &Helper{dir: dir, warn: warn, stores: func(ask bool) []keystore.Store {
-		return keystore.All(keystore.Options{Dir: dir, Ask: ask})
+	may := os.Getenv(AskEnv) != "no"
+	return &Helper{dir: dir, warn: warn, ask: may, stores: func(ask bool) []keystore.Store {
+		return keystore.All(keystore.Options{Dir: dir, Ask: ask && may})
 	}}
 }
 

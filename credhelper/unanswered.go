@@ -26,7 +26,7 @@ func (h *Helper) unanswered() bool {
 
 // noteUnanswered keeps the time, where the keystore would have asked. Without a place for it, it asks again.
 func (h *Helper) noteUnanswered(s keystore.Store, err error) {
-	if !keystore.IsLocked(err) || s.Name() == keystore.File || h.unanswered() {
+	if !h.ask || !keystore.IsLocked(err) || s.Name() == keystore.File || h.unanswered() {
 		return
 	}
 	if c, err := h.choice(); err != nil || c.Keystore != s.Name() {

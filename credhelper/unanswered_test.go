@@ -32,7 +32,7 @@ func (s sealed) List() (map[string]string, error)              { return nil, s.l
 
 func TestNobodyIsAskedAgainAndAgain(t *testing.T) {
 	asked := 0
-	h := &Helper{dir: t.TempDir(), warn: io.Discard, stores: func(ask bool) []keystore.Store {
+	h := &Helper{dir: t.TempDir(), ask: true, warn: io.Discard, stores: func(ask bool) []keystore.Store {
 		return []keystore.Store{sealed{memory{}, ask, &asked}}
 	}}
 	if err := h.remember(Choice{Keystore: "memory", By: "user"}); err != nil {

@@ -125,7 +125,8 @@ func run(ctx context.Context, path, action string, patience time.Duration, more 
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
 	defer cancel()
 	var stderr bytes.Buffer
-	p := program(ctx, path, &stderr)(append([]string{action}, more...)...)
+	p := program(ctx, path, &stderr)(append([]string{action}, more...)...).(*call)
+	p.cmd.Env = append(os.Environ(), "COVE_ASK=no") // ours shows no window then for a keyring that is locked
 	out, err = p.Output()
 	return out, stderr.Bytes(), err
 }

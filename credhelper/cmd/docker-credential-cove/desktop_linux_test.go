@@ -46,6 +46,12 @@ func TestChoiceStays(t *testing.T) {
 	}
 
 	desktop.Lock(t, conn)
+	a = at.with("COVE_ASK", "no").run("", "list")
+	if a.says(t, a.errOut, "The keyring is locked."); strings.Contains(a.errOut, "window") {
+		t.Errorf("%s: %q: it asked, and was told not to", a.call, a.errOut)
+	}
+	a = at.run("", "list")
+	a.says(t, a.errOut, "The keyring is locked, and the window")
 	if k := at.keystore("secret-service"); !k.Locked || k.Usable {
 		t.Errorf("status with a locked keyring: %+v; want it locked", k)
 	}
