@@ -34,13 +34,13 @@ require (
 	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f // docker's config.json, changed without touching another byte
 	github.com/tidwall/gjson v1.14.2 // where a docker context leads, and the time of an event
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
-	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy in tests of what a proxy setting means to the engine
+	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy: which proxy a URL goes by
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
 	golang.org/x/term v0.47.0 // raw terminals for cove shell
 	google.golang.org/protobuf v1.36.11 // reads those bundles
 	gopkg.in/natefinch/lumberjack.v2 v2.2.1 // log files that stay small
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237 // TCP/IP in this process: the guest's network ends in it
-	oras.land/oras-go/v2 v2.7.0 // a client of registries: signatures, and docker's credentials for them
+	oras.land/oras-go/v2 v2.7.0 // a client of registries: logins and signatures, and docker's credentials for them
 )
 
 require (

@@ -2,8 +2,6 @@ package daemon
 
 import (
 	"encoding/json"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -55,7 +53,7 @@ func registryConfig(v settings.Values, found trust.Found) (json.RawMessage, *pro
 		i := slices.IndexFunc(t.Registries, func(r protocol.Registry) bool { return r.Host == host })
 		if i < 0 {
 			i = len(t.Registries)
-			t.Registries = append(t.Registries, protocol.Registry{Host: host, Insecure: isInsecure(insecure, host)})
+			t.Registries = append(t.Registries, protocol.Registry{Host: host, Insecure: trust.Insecure(insecure).Has(host, nil)})
 		}
 		return &t.Registries[i]
 	}
@@ -112,17 +110,4 @@ func joined(engine json.RawMessage, key string, more []string) (json.RawMessage,
 	all[key], _ = json.Marshal(more) // strings always can be
 	out, _ := json.Marshal(all)
 	return out, more
-}
-
-// isInsecure says whether a registry is in the list by its name, or by its address.
-func isInsecure(list []string, host string) bool {
-	name, _, err := net.SplitHostPort(host)
-	if err != nil {
-		name = host
-	}
-	ip, noIP := netip.ParseAddr(name)
-	return slices.ContainsFunc(list, func(in string) bool {
-		network, err := netip.ParsePrefix(in)
-		return in == host || err == nil && noIP == nil && network.Contains(ip.Unmap())
-	})
 }

@@ -67,7 +67,7 @@ func (d *Daemon) VerifyImage(ctx context.Context, q api.VerifyRequest) (api.Veri
 type reach struct {
 	proxy    func(*url.URL) (*url.URL, error)
 	trusted  trust.Found
-	insecure []string
+	insecure trust.Insecure
 
 	mu sync.Mutex
 	by map[string]*http.Transport // host:port
@@ -91,7 +91,7 @@ func (d *Daemon) newReach(s settings.Values) *reach {
 }
 
 func (r *reach) mayPlain(host string) bool {
-	return isInsecure(r.insecure, host) || strings.HasPrefix(host, hostproxy.HostName+":")
+	return r.insecure.Has(host, nil) || strings.HasPrefix(host, hostproxy.HostName+":")
 }
 
 // RoundTrip uses for each host what is for it: a certificate that is shown to a registry is shown to no other.
@@ -109,11 +109,11 @@ func (r *reach) transport(host string) (*http.Transport, error) {
 	if t := r.by[host]; t != nil {
 		return t, nil
 	}
-	config, err := r.trusted.For(host)
+	config, err := r.trusted.For(host, "")
 	if err != nil {
 		return nil, err
 	}
-	config.InsecureSkipVerify = isInsecure(r.insecure, host)
+	config.InsecureSkipVerify = r.insecure.Has(host, nil)
 	r.by[host] = &http.Transport{
 		Proxy:       func(q *http.Request) (*url.URL, error) { return r.proxy(q.URL) },
 		DialContext: dialRegistry, TLSClientConfig: config,

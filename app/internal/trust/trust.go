@@ -353,9 +353,10 @@ func (f *Found) fit(most int) {
 	}
 }
 
-// For is what a client of a registry uses on this machine: its own authorities and those of all beyond the
-// system's, and what it shows.
-func (f Found) For(host string) (*tls.Config, error) {
+// For is what a client of a host uses on this machine: the host's authorities and those of all beyond the
+// system's, and what it shows. sender is the registry that sends there for a token, whose authorities count too,
+// as they do for the engine; empty: none did.
+func (f Found) For(host, sender string) (*tls.Config, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("the system's authorities: %w", err)
@@ -365,11 +366,14 @@ func (f Found) For(host string) (*tls.Config, error) {
 		pool.AddCert(a)
 	}
 	for _, r := range f.Registries {
-		if r.Host != host {
+		if r.Host != host && r.Host != sender {
 			continue
 		}
 		for _, a := range r.Authorities {
 			pool.AddCert(a)
+		}
+		if r.Host != host {
+			continue
 		}
 		for _, k := range r.Clients {
 			pair, err := tls.X509KeyPair([]byte(k.Certificate), []byte(k.Key.RevealSecret()))

@@ -164,9 +164,11 @@ func TestEachFaultIsNamedAndTheRestHolds(t *testing.T) {
 	if out := fmt.Sprintf("%+v %#v", f, f); strings.Contains(out, "PRIVATE KEY") {
 		t.Error("a key shows")
 	}
-	c, err := f.For("r.example:5000")
-	if err != nil || len(c.Certificates) != 1 {
-		t.Errorf("For = %v, %v; want the client's certificate", c, err)
+	for host, want := range map[string]int{"r.example:5000": 1, "token.example": 0} {
+		c, err := f.For(host, "r.example:5000")
+		if err != nil || len(c.Certificates) != want {
+			t.Errorf("For %s sent by r.example:5000 = %v, %v; want %d certificates of clients", host, c, err, want)
+		}
 	}
 }
 
