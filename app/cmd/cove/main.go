@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(startCommand(), suspendCommand(), stopCommand(), restartCommand(), quitCommand(), statusCommand(), logsCommand(),
-		shellCommand(), configCommand(), credentialsCommand(), diskCommand(), portsCommand(), imageCommand(), socketCommand(), versionCommand())
+		shellCommand(), configCommand(), credentialsCommand(), registryCommand(), diskCommand(), portsCommand(), imageCommand(), socketCommand(), versionCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var exit exitError
