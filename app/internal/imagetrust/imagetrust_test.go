@@ -20,6 +20,9 @@ import (
 	"io/fs"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +31,7 @@ import (
 
 	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/internal/testregistry"
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -803,5 +807,81 @@ func TestKeyFile(t *testing.T) {
 	}
 	if v := b.check(keys, b.name+":1"); !v.Verified {
 		t.Errorf("with the file: %s", v.Summary)
+	}
+}
+
+// Docker Hub and others have a call for referrers; registries from before it answer in several ways.
+func TestTheCallForReferrers(t *testing.T) {
+	r := testregistry.Start(t, testregistry.Options{})
+	to, err := url.Parse(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, alice: somebody(t)}
+	repo, err := remote.NewRepository(r.Addr + "/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo.PlainHTTP, b.at = true, repo
+	d := b.image("1", "a")
+	b.signBundle(d, b.alice)
+	b.image("2", "b")
+	fallback := "/v2/app/manifests/" + referrersTag(d.Digest)
+	for _, c := range []struct {
+		is     string
+		call   int // what it answers to the call
+		tag    bool
+		reason string
+	}{
+		{"has the call", http.StatusOK, false, api.VerifyVerified},
+		{"does not know it", http.StatusNotFound, true, api.VerifyVerified},
+		{"refuses it", http.StatusMethodNotAllowed, false, api.VerifyUnsigned},
+		{"fails at it", http.StatusInternalServerError, false, api.VerifyUnreachable},
+	} {
+		front := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to) }}
+		tagged := false
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			switch {
+			case q.URL.Path == "/v2/app/referrers/"+d.Digest.String() && c.call == http.StatusOK:
+				q.URL.Path = fallback // the same list
+			case strings.HasPrefix(q.URL.Path, "/v2/app/referrers/"):
+				http.Error(w, "{}", c.call)
+				return
+			case q.URL.Path == fallback:
+				tagged = true
+			}
+			front.ServeHTTP(w, q)
+		}))
+		v, err := checking(trust(t, map[string]string{"for": "*", "key": b.alice.pem}), plain).Check(t.Context(), api.VerifyRequest{Reference: strings.TrimPrefix(s.URL, "http://") + "/app:1"})
+		s.Close()
+		if err != nil || v.Reason != c.reason || tagged != c.tag {
+			t.Errorf("a registry that %s: %s, %q, %v, the tag is read: %v; want %s, %v", c.is, v.Reason, v.Summary, err, tagged, c.reason, c.tag)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		image, tag, signed string
+		same               bool
+	}{
+		{"alpine", "3", "index.docker.io/library/alpine", true}, // as cosign writes Docker Hub's
+		{"alpine", "3", "docker.io/library/alpine:3", true},
+		{"alpine", "", "docker.io/library/alpine:3", true},
+		{"alpine", "3", "docker.io/library/alpine:4", false},
+		{"alpine", "3", "docker.io/library/alpine2", false},
+		{"registry.example.com/a", "1", "registry.example.com/a", true},
+		{"registry.example.com/a", "1", "registry.example.com:443/a", false},
+		{"registry.example.com/a", "1", "registry.example.com/A", false},
+		{"registry.example.com/a", "1", "https://registry.example.com/a", false},
+		{"registry.example.com/a", "1", "registry.example.com/a@" + digest.FromString("a").String(), true},
+	} {
+		name, err := reference.ParseNormalizedNamed(c.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (checker{want: wanted{name: name, tag: c.tag}}).named(c.signed); got != c.same {
+			t.Errorf("%s:%s is %s: %v; want %v", c.image, c.tag, c.signed, got, c.same)
+		}
 	}
 }

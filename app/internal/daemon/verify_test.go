@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/covedesk/cove/app/api"
+	"github.com/docker/docker/api/types/image"
+)
+
+func TestImageOf(t *testing.T) {
+	const a, b, part = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+	all := []image.Summary{
+		{ID: a, RepoTags: []string{"alpine:3"}, RepoDigests: []string{"alpine@" + a}},
+		{ID: b, RepoTags: []string{"registry.example.com/app:1"}, RepoDigests: []string{"registry.example.com/app@" + b, "other@" + b}},
+		{ID: part, RepoTags: []string{"registry.example.com/app:part"}, RepoDigests: []string{"registry.example.com/app@" + part}},
+		{ID: part, RepoTags: []string{"made:here"}},
+		{ID: a, RepoTags: nil, RepoDigests: []string{"registry.example.com/untagged@" + a}},
+	}
+	for _, c := range []struct {
+		is      string
+		v       api.Verification
+		digests []string
+		same    bool
+	}{
+		{"what was verified", api.Verification{Verified: true, Repository: "docker.io/library/alpine", Tag: "3", Digest: a}, []string{a}, true},
+		{"another image by the name", api.Verification{Verified: true, Repository: "registry.example.com/app", Tag: "1", Digest: a}, []string{b}, false},
+		{"no image of the name", api.Verification{Verified: true, Repository: "registry.example.com/none", Tag: "1", Digest: a}, nil, false},
+		{"one that the verified index contains", api.Verification{Verified: true, Repository: "registry.example.com/app", Tag: "part", Digest: a, Platforms: []api.PlatformImage{{Digest: part}}}, []string{part}, true},
+		{"one that came from no registry", api.Verification{Verified: true, Repository: "docker.io/library/made", Tag: "here", Digest: a}, []string{part}, false},
+		{"one by its digest", api.Verification{Verified: true, Repository: "registry.example.com/untagged", Digest: a}, []string{a}, true},
+		{"the same, where nothing was verified", api.Verification{Repository: "docker.io/library/alpine", Tag: "3", Digest: a}, []string{a}, false},
+	} {
+		got := imageOf(all, c.v)
+		if !slices.Equal(got.Digests, c.digests) || got.Same != c.same {
+			t.Errorf("imageOf of %s = %+v; want %v, same %v", c.is, *got, c.digests, c.same)
+		}
+	}
+}
