@@ -296,6 +296,21 @@ func TestWhichLoginWins(t *testing.T) {
 	}
 }
 
+// Docker Hub under two of its names: the login that docker uses stays, and the other is not lost.
+func TestTwoLoginsAtOneServer(t *testing.T) {
+	old := auth("old", "o")
+	s := user(t, `{"auths":{"https://index.docker.io/v1/":{"auth":"`+auth("new", "n")+`"},"docker.io":{"auth":"`+old+`"}}}`)
+	s.program(t, "cove", "cove")
+	p, err := s.Plan(t.Context(), "")
+	if err == nil {
+		err = s.Use(t.Context(), p)
+	}
+	want := `{"auths":{"https://index.docker.io/v1/":{},"docker.io":{"auth":"` + old + `"}},"credsStore":"cove"}`
+	if got := read(t, s.Docker.Path()); err != nil || got != want || held(t, "docker.io") != "new:n" {
+		t.Errorf("Use = %v, the keystore has %s, and the settings are %s; want %s", err, held(t, "docker.io"), got, want)
+	}
+}
+
 // docker login comes while the logins are moved.
 func TestALoginMeanwhileStays(t *testing.T) {
 	s := user(t, `{"auths":{"r.example":{"auth":"`+auth("u", "old")+`"}}}`)

@@ -168,14 +168,31 @@ func drop(c *dockerconfig.Config, dead []Helper) (map[string]string, error) {
 	return gone, nil
 }
 
+// hub is Docker Hub's name in docker's settings (docker CLI, cli/config/configfile/file.go, authConfigKey).
+const hub = "https://index.docker.io/v1/"
+
+func rank(a Auth) int {
+	if a.Server == hub {
+		return 1
+	}
+	return 0
+}
+
 // apply puts logins into a helper, and when it has them all, changes docker's settings and takes the
 // passwords out of them.
 func (s Setup) apply(ctx context.Context, helper string, move []Auth, change func(*dockerconfig.Config) error) error {
+	// A helper knows Docker Hub by several names as one: the login that docker uses comes last and stays.
+	move = slices.Clone(move)
+	slices.SortStableFunc(move, func(a, b Auth) int { return rank(a) - rank(b) })
 	for _, a := range move {
 		if err := store(ctx, helper, a); err != nil {
 			return fmt.Errorf("docker's settings stay as they are, because the login at %s could not be put into the keystore: %w", a.Server, err)
 		}
 	}
+	move = slices.DeleteFunc(move, func(a Auth) bool { // what another one has replaced meanwhile stays in the file
+		user, secret, there, err := holds(ctx, helper, a.Server)
+		return err != nil || !there || user != a.User || secret.RevealSecret() != a.secret.RevealSecret()
+	})
 	return s.Docker.Change(func(c *dockerconfig.Config) error {
 		if err := change(c); err != nil {
 			return err
