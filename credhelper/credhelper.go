@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -70,8 +72,9 @@ func (h *Helper) Delete(server string) error {
 	var failed error
 	for _, s := range stores {
 		for _, name := range spellings(s, server) {
-			if err := s.Delete(name); err != nil && failed == nil {
+			if err := s.Delete(name); err != nil {
 				failed = fmt.Errorf("the credentials were not erased: %w", err)
+				break // one wait, one question
 			}
 		}
 	}
@@ -121,9 +124,9 @@ func (h *Helper) List() (map[string]string, error) {
 			_ = h.notThere(err)
 			continue
 		}
-		for server, user := range found {
+		for _, server := range slices.Backward(slices.Sorted(maps.Keys(found))) { // of several spellings, the one that Get finds
 			if name := canonical(server); name != keystore.ProbeServer && (name == server || found[name] == "") {
-				users[name] = user
+				users[name] = found[server]
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,8 +25,8 @@ const (
 	none    = dbus.ObjectPath("/")
 )
 
-// start runs a program until the test ends, or until it is stopped.
-func start(t *testing.T, cmd *exec.Cmd) (stop func()) {
+// start runs a program until the test ends.
+func start(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	if _, err := exec.LookPath(cmd.Path); err != nil {
 		t.Fatalf("%v: run make deps", err)
@@ -35,12 +34,10 @@ func start(t *testing.T, cmd *exec.Cmd) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop = sync.OnceFunc(func() {
+	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	t.Cleanup(stop)
-	return stop
 }
 
 // Bus starts a session bus of the test's own, and makes it the one that this process finds. It starts no
@@ -84,17 +81,16 @@ func Bus(t *testing.T) *dbus.Conn {
 }
 
 // Keyring starts GNOME's keyring on a bus, with an empty keyring that is open.
-func Keyring(t *testing.T, conn *dbus.Conn) (stop func()) {
+func Keyring(t *testing.T, conn *dbus.Conn) {
 	t.Helper()
 	daemon := exec.Command("gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets")
 	daemon.Stdin = strings.NewReader("password of the keyring")
-	stop = start(t, daemon)
+	start(t, daemon)
 	Until(t, "the keyring is there", func() bool {
 		keyring := none
 		err := conn.Object(name, path).Call(service+".ReadAlias", dbus.FlagNoAutoStart, "default").Store(&keyring)
 		return err == nil && keyring != none
 	})
-	return stop
 }
 
 // Lock locks what Keyring made.
