@@ -84,7 +84,7 @@ func (d *Daemon) newReach(s settings.Values) *reach {
 	}
 	_, insecure := joined(s.Engine, "insecure-registries", s.Registry.Insecure)
 	return &reach{
-		proxy:   (&httpproxy.Config{HTTPProxy: p.HTTP.RevealURL(), HTTPSProxy: p.HTTPS.RevealURL(), NoProxy: p.No}).ProxyFunc(),
+		proxy:   (&httpproxy.Config{HTTPProxy: p.HTTP.RevealURL(), HTTPSProxy: p.HTTPS.RevealURL(), NoProxy: p.No + "," + hostproxy.HostName}).ProxyFunc(),
 		trusted: trust.Find(trust.Here(docker.Dir), s.Registry.CA, time.Now(), protocol.MaxTrust), insecure: insecure,
 		by: map[string]*http.Transport{},
 	}
