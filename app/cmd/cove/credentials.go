@@ -259,7 +259,7 @@ func credentialsProblem(err error) error {
 func credentialsRestore() *cobra.Command {
 	return &cobra.Command{
 		Use: "restore", Short: "Give docker the credsStore back that it had before Cove", Args: exactly(0),
-		Long: "Put back what docker's settings said before `cove credentials use`, or before coved set them, where they still say\nwhat Cove made them say. No login is moved. Cove does not set them again by itself. Run it before you remove Cove.",
+		Long: "Take Cove's helper out of docker's settings, and put back what they said before. No login is moved. Cove does not set them again by itself. Run it before you remove Cove.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := setup()
 			if err != nil {
@@ -270,6 +270,7 @@ func credentialsRestore() *cobra.Command {
 				return err
 			}
 			switch {
+			case !r.Done && len(r.Taken) > 0:
 			case !r.Done && r.Store == "":
 				fmt.Println("docker does not use Cove's helper; nothing was changed.")
 			case !r.Done:
@@ -284,8 +285,8 @@ func credentialsRestore() *cobra.Command {
 			for _, registry := range r.Helpers {
 				fmt.Printf("%s has its own helper again.\n", printable(registry))
 			}
-			for _, registry := range r.Still {
-				fmt.Printf("%s is still given to docker-credential-cove, by an entry of credHelpers that is yours.\n", printable(registry))
+			if len(r.Taken) > 0 {
+				fmt.Printf("The entries of credHelpers that gave %s to Cove's helper are taken out.\n", printable(strings.Join(r.Taken, ", ")))
 			}
 			if n := len(r.Logins); n > 0 {
 				servers := make([]string, 0, n)

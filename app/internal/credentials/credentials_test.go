@@ -186,6 +186,7 @@ func TestRestore(t *testing.T) {
 		{"the user's own choice since stays", `{"credsStore":"desktop"}`, `{"credsStore":"pass"}`, `{"credsStore":"pass"}`},
 		{"nothing, chosen since, stays", `{"credsStore":"desktop"}`, `{}`, `{}`},
 		{"a helper that the user chose since stays", `{"credHelpers":{"b":"dead"}}`, `{"credsStore":"cove","credHelpers":{"b":"keep"}}`, `{"credHelpers":{"b":"keep"}}`},
+		{"single registries that Cove's helper was given go from it", `{"a":1,"credHelpers":{"r":"cove","b":"dead"}}`, "", `{"a":1,"credHelpers":{"b":"dead"}}`},
 		{"without a file there is still none, or an empty one", "", "", "{}"},
 	} {
 		s := user(t, c.before)

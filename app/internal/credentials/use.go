@@ -237,11 +237,10 @@ type Restored struct {
 	Gone    string   // the one that was there before us and is not put back, because docker would not find it
 	Helpers []string // registries that have their own helper again
 	Logins  []Login  // what stays in Cove's keystore, where docker no longer looks
-	Still   []string // registries that the user gave to Cove\'s helper, and that still have it
+	Taken   []string // registries that credHelpers gave to Cove's helper, as `cove registry login` does
 }
 
-// Restore puts back what docker's settings said before us, where they still say what we made them say. It
-// moves no login. coved does not set them again by itself.
+// Restore takes our helper out of docker's settings, and puts back what they said before us. It moves no login. coved does not set them again by itself.
 func (s Setup) Restore(ctx context.Context) (Restored, error) {
 	var r Restored
 	m := s.recall()
@@ -252,7 +251,7 @@ func (s Setup) Restore(ctx context.Context) (Restored, error) {
 		}
 	}
 	err := s.Docker.Change(func(c *dockerconfig.Config) error {
-		r.Helpers, r.Still, r.Done = nil, nil, false
+		r.Helpers, r.Taken, r.Done = nil, nil, false
 		store, err := c.Get(storeKey)
 		if err != nil {
 			return err
@@ -265,6 +264,19 @@ func (s Setup) Restore(ctx context.Context) (Restored, error) {
 			} else if err := c.Set(storeKey, back); err != nil {
 				return err
 			}
+		}
+		all, err := helpers(c)
+		if err != nil {
+			return err
+		}
+		for _, h := range all {
+			if h.name != cove {
+				continue
+			}
+			if err := c.DeleteEntry(helpersKey, h.registry); err != nil {
+				return err
+			}
+			r.Taken = append(r.Taken, h.registry)
 		}
 		for registry, name := range m.Helpers {
 			if there, err := c.Entry(helpersKey, registry); err != nil || there != nil {
@@ -283,24 +295,16 @@ func (s Setup) Restore(ctx context.Context) (Restored, error) {
 			r.Helpers = append(r.Helpers, registry)
 		}
 		slices.Sort(r.Helpers)
-		all, err := helpers(c)
-		for _, h := range all {
-			if h.name == cove {
-				r.Still = append(r.Still, h.registry)
-			}
-		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return r, err
 	}
-	if r.Done {
+	if r.Done || len(r.Taken) > 0 {
 		r.Logins = check(ctx, cove).Logins
 	}
-	if r.Store != cove && len(r.Still) == 0 {
-		if err := s.removeLink(); err != nil {
-			return r, err
-		}
+	if err := s.removeLink(); err != nil {
+		return r, err
 	}
 	return r, s.remember(memo{Declined: true})
 }
