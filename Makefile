@@ -20,13 +20,19 @@ up: deps build image ## Install what is missing, build, boot the VM, run a conta
 	@packaging/up.sh
 
 .PHONY: build
-build: deps programs-host tools ## Every binary, into bin/
+build: deps programs-host window tools ## Every binary, into bin/
 
 .PHONY: programs-host
 programs-host:
 	@echo "==> cove, coved, docker-credential-cove"
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/covedesk/cove/app/internal/build.Version=$(VERSION) -X github.com/docker/docker-credential-helpers/credentials.Version=$(VERSION)" \
 		-o $(BIN)/ ./app/cmd/... ./credhelper/cmd/...
+
+# With cgo for the display. One set of flags for everybody: a second one would compile Fyne's C a second time, minutes.
+.PHONY: window
+window: ## bin/cove-desktop
+	@echo "==> cove-desktop"
+	@CGO_ENABLED=1 go build -trimpath -tags desktop -ldflags "-s -w" -o $(BIN)/ ./ui/cmd/cove-desktop
 
 .PHONY: test
 test: deps build image test-unit test-e2e ## All tests, the ones that boot a VM included
@@ -40,7 +46,7 @@ test-unit: ## The tests that boot nothing
 
 .PHONY: test-race
 test-race: ## The same with the race detector, for the packages where goroutines meet
-	@CGO_ENABLED=1 go test -race ./proxy/... ./app/... ./credhelper/keystore ./vmhost/fakevm/... ./vmhost/qemu/... ./vmhost/netstack/... ./vmhost/share/... ./guestd/internal/supervise/... ./guestd/internal/mounts
+	@CGO_ENABLED=1 go test -race ./ui/model ./proxy/... ./app/... ./credhelper/keystore ./vmhost/fakevm/... ./vmhost/qemu/... ./vmhost/netstack/... ./vmhost/share/... ./guestd/internal/supervise/... ./guestd/internal/mounts
 
 .PHONY: test-e2e
 test-e2e: ## The tests that boot a real VM, run as an ordinary user

@@ -11,6 +11,11 @@ declare -A want=(
 	[busybox-static]=/bin/busybox [iproute2]=/usr/bin/ss [procps]=/usr/bin/pgrep [openssh-client]=/usr/bin/ssh-agent
 	[gnome-keyring]=/usr/bin/gnome-keyring-daemon [dbus-daemon]=/usr/bin/dbus-daemon [libsecret-tools]=/usr/bin/secret-tool
 	[pass]=/usr/bin/pass [gnupg]=/usr/bin/gpg
+	[libgl-dev]=/usr/include/GL/gl.h [libx11-dev]=/usr/include/X11/Xlib.h [libxcursor-dev]=/usr/include/X11/Xcursor/Xcursor.h
+	[libxrandr-dev]=/usr/include/X11/extensions/Xrandr.h [libxinerama-dev]=/usr/include/X11/extensions/Xinerama.h
+	[libxi-dev]=/usr/include/X11/extensions/XInput2.h [libxxf86vm-dev]=/usr/include/X11/extensions/xf86vmode.h
+	[libxkbcommon-dev]=/usr/include/xkbcommon/xkbcommon.h [libwayland-dev]=/usr/include/wayland-client.h
+	[xvfb]=/usr/bin/Xvfb [xdotool]=/usr/bin/xdotool [imagemagick]=/usr/bin/import [libgl1-mesa-dri]=/usr/share/doc/libgl1-mesa-dri
 	[pkg-config]=/usr/bin/pkg-config [libseccomp-dev]=/usr/include/seccomp.h
 )
 missing=()

@@ -90,6 +90,22 @@ func TestNoProgramHasTheTestRegistry(t *testing.T) {
 	}
 }
 
+// toolkit says who may not reach a package of Fyne's, and why not.
+var toolkit = []struct{ pkg, not, because string }{
+	{"ui/model", "fyne.io", "the model is tested without a window, and drawn by whatever draws"},
+	{"ui/view", "fyne.io/fyne/v2/app", "its tests need neither cgo nor a display"},
+}
+
+func TestToolkit(t *testing.T) {
+	for _, rule := range toolkit {
+		for _, dep := range lines(t, "go", "list", "-deps", "./"+rule.pkg) {
+			if under(dep, rule.not) {
+				t.Errorf("%s may not reach %s, because %s", rule.pkg, dep, rule.because)
+			}
+		}
+	}
+}
+
 func TestEveryPackageSaysWhatItPromises(t *testing.T) {
 	for _, dir := range lines(t, "go", "list", "-f", "{{.Dir}}", "./...") {
 		documented := false
