@@ -3,10 +3,13 @@
 package e2e
 
 import (
+	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -137,7 +140,7 @@ func TestMountsThatAreRefused(t *testing.T) {
 	if _, err := os.Stat(none); err == nil {
 		t.Error("a refused mount made its folder")
 	}
-	for value, want := range map[string]string{none: none + " does not exist", "/etc": "/etc in the VM is the VM's own", dir + "/a:b": "has a colon", world.work + "/probe": "is not a folder"} {
+	for value, want := range map[string]string{none: none + " does not exist", dir + "/a\nb": "has a line break", "/etc": "/etc in the VM is the VM's own", dir + "/a:b": "has a colon", world.work + "/probe": "is not a folder"} {
 		said, _ := failure(t, cove("config", "set", "shares", value))
 		contains(t, "cove config set shares "+value, said, want)
 	}
@@ -157,6 +160,25 @@ func TestCovesOwnFolderIsNotInAShare(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(world.home, "run", "docker.sock")); err != nil {
 		t.Errorf("what the container did reached Cove's folder: %v", err)
 	}
+}
+
+// Unix sockets on a share lead from container to container. They are the VM's: neither side reaches the other's.
+func TestUnixSocketsOnAShare(t *testing.T) {
+	dir := shared(t)
+	ran(t, "-v", dir+":/x", image, "probe", "echo", "/x/guest")
+	if got := output(t, docker("run", "--rm", "-v", dir+":/x", image, "probe", "ask", "/x/guest", "by socket")); got != "by socket\n" {
+		t.Errorf("by a socket on a share another container said %q", got)
+	}
+	if _, err := net.Dial("unix", filepath.Join(dir, "guest")); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a container's socket says %v to the host; want that it is refused", err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "host"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said, _ := failure(t, docker("run", "--rm", "-v", dir+":/x", image, "probe", "engine", "/x/host", "/_ping"))
+	contains(t, "a container at a socket of the host's", said, "refused")
 }
 
 // The guest's root is read-only for whoever gets it, though folders of the host stand in it.

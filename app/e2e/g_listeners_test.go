@@ -31,10 +31,11 @@ func TestAListenerOnTheHostNetworkIsOnTheHost(t *testing.T) {
 }
 
 func TestDatagramsToTheHostNetwork(t *testing.T) {
-	id := onHostNetwork(t, "echo-udp", "10007")
-	eventually(t, "an echo by UDP", func() bool { got, err := echoed("udp", "127.0.0.1:10007", "hi"); return err == nil && got == "hi" })
+	port := unused(t)
+	id := onHostNetwork(t, "echo-udp", port)
+	eventually(t, "an echo by UDP", func() bool { got, err := echoed("udp", "127.0.0.1:"+port, "hi"); return err == nil && got == "hi" })
 	output(t, docker("rm", "-f", id))
-	eventually(t, "the end of it", func() bool { return free("udp", "127.0.0.1:10007") == nil })
+	eventually(t, "the end of it", func() bool { return free("udp", "127.0.0.1:"+port) == nil })
 }
 
 func TestAListenerWhosePortTheHostHasNot(t *testing.T) {

@@ -82,12 +82,16 @@ func hostPort(t *testing.T, id, proto string) string {
 	return strings.TrimSpace(output(t, docker("port", id, "7/"+proto)))
 }
 
-// unused is a port that nobody has on loopback.
+// unused is a port that nobody has on loopback, and that nobody takes before the test does.
 func unused(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		// Not one that the system gives to connections: another may have it a moment later.
-		port := strconv.Itoa(20000 + rand.IntN(12000))
+		// Not one that the system gives to connections, nor one of the other lane: see packaging/e2e.sh.
+		first := 20000
+		if os.Getenv("COVE_E2E_LANE") == "2" {
+			first = 26000
+		}
+		port := strconv.Itoa(first + rand.IntN(6000))
 		if free("tcp", "127.0.0.1:"+port) == nil {
 			return port
 		}
@@ -174,6 +178,8 @@ func TestRangesAndRandomPortsSkipWhatTheHostHas(t *testing.T) {
 		t.Errorf("of a range with two taken ports docker took %s; want %s", got, want)
 	}
 	answers(t, "tcp", want)
+	out, _ := failure(t, docker("run", "--rm", "-p", fmt.Sprintf("%d-%d:7", first, first+1), image, "true"))
+	contains(t, "docker run on a range that is taken whole", out, "failed to bind host port 127.0.0.1:", "address already in use")
 	id = published(t, "echo", "-p", "7")
 	answers(t, "tcp", hostPort(t, id, "tcp"))
 }
@@ -219,6 +225,68 @@ func TestPortsComeAndGoInStep(t *testing.T) {
 		}
 		c.Close()
 	}
+}
+
+// What docker run made is gone when Ctrl-C has ended it.
+func TestCtrlCLeavesNothing(t *testing.T) {
+	at := "127.0.0.1:" + unused(t)
+	run := docker("run", "--rm", "--name", "interrupted", "-p", at+":7", image, "/bin/probe", "echo", "7")
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, "tcp", at)
+	run.Process.Signal(os.Interrupt)
+	run.Wait()
+	if err := free("tcp", at); err != nil {
+		t.Errorf("after Ctrl-C the port is not free: %v", err)
+	}
+	if left := output(t, docker("ps", "-aq", "--filter", "name=interrupted")); left != "" {
+		t.Errorf("after Ctrl-C there is still %s", left)
+	}
+}
+
+// coved hangs. In the VM the engine stops a container with a port all the same; from the host its socket hangs with it,
+// and when it goes on the call does, and no port is left.
+func TestAStopDoesNotHangOnAHungDaemon(t *testing.T) {
+	var ids, at []string
+	for range 2 {
+		id := published(t, "echo", "--stop-timeout", "0", "-p", "127.0.0.1:"+unused(t)+":7")
+		ids, at = append(ids, id), append(at, hostPort(t, id, "tcp"))
+		answers(t, "tcp", at[len(at)-1])
+	}
+	// It stops the first, and then writes to the disk, which is seen on the host without coved.
+	stopper := ran(t, "-v", "/var/run/docker.sock:/docker.sock", "-v", "/data", image, "sh", "-c",
+		"echo ready; sleep 3; probe engine-post /docker.sock /containers/"+ids[0]+"/stop; dd if=/dev/urandom of=/data/done bs=1M count=128; sync; sleep 1d")
+	eventually(t, "who stops it", func() bool { return strings.Contains(output(t, docker("logs", stopper)), "ready") })
+	coved, before := one(t, "bin/coved"), settled(t)
+	if err := syscall.Kill(coved, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(coved, syscall.SIGCONT)
+	remove := docker("rm", "-f", ids[1])
+	if err := remove.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of a stop while coved hangs", func() bool { return taken(t) > before+48*mib })
+	syscall.Kill(coved, syscall.SIGCONT)
+	if err := remove.Wait(); err != nil {
+		t.Errorf("docker rm -f over a time when coved hung: %v", err)
+	}
+	if err := free("tcp", at[1]); err != nil {
+		t.Errorf("after docker rm -f the port is not free: %v", err)
+	}
+	said := output(t, docker("logs", stopper))
+	_, took, _ := strings.Cut(said, "answered after ")
+	seconds, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(took), " s"), 64)
+	if err != nil || seconds > 60 {
+		t.Errorf("in the VM a stop while coved hung says %q; want an answer in a minute", said)
+	}
+	t.Logf("in the VM a stop while coved hung took %.1f s", seconds)
+	eventually(t, "the stopped container's port free", func() bool { return free("tcp", at[0]) == nil })
+	if got := strings.TrimSpace(output(t, docker("inspect", "--format", "{{.State.Running}}", ids[0]))); got != "false" {
+		t.Errorf("the container that was stopped runs: %s", got)
+	}
+	answers(t, "tcp", hostPort(t, published(t, "echo", "-p", "7"), "tcp"))
 }
 
 func TestAPortBelow1024SaysWhatToDo(t *testing.T) {

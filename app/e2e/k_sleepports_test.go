@@ -117,7 +117,7 @@ func TestDatagramsToAPublishedPortWakeTheEngine(t *testing.T) {
 func TestAnotherDaemonHoldsThePortsOfASuspendedEngine(t *testing.T) {
 	var at []string
 	for range 2 {
-		id := published(t, "echo", "-p", "7")
+		id := published(t, "echo", "-p", "127.0.0.1:"+unused(t)+":7")
 		at = append(at, hostPort(t, id, "tcp"))
 		answers(t, "tcp", at[len(at)-1])
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,11 +20,15 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("usage: probe engine SOCKET PATH | echo PORT | echo-udp PORT | bind PORT | ask HOST:PORT TEXT | ssh-agent SOCKET | record DIR LAST | files DIR | lock flock|posix FILE | try-lock flock|posix FILE | scan ADDRESS… | ask-udp HOST:PORT TEXT | resolve NAME TYPE … | connects HOST:PORT COUNT | move PORT | clock | use memory|files MIB | vsock-connect CID PORT | vsock-squat PORT")
+		fail("usage: probe engine|engine-post SOCKET PATH | echo PORT|SOCKET | echo-udp PORT | bind PORT | ask HOST:PORT|SOCKET TEXT | ssh-agent SOCKET | record DIR LAST | files DIR | lock flock|posix FILE | try-lock flock|posix FILE | scan ADDRESS… | ask-udp HOST:PORT TEXT | resolve NAME TYPE … | connects HOST:PORT COUNT | move PORT | clock | use memory|files MIB | vsock-connect CID PORT | vsock-squat PORT")
 	}
 	switch os.Args[1] {
 	case "engine":
-		engine(os.Args[2], os.Args[3])
+		engine(http.MethodGet, os.Args[2], os.Args[3])
+	case "engine-post":
+		begun := time.Now()
+		engine(http.MethodPost, os.Args[2], os.Args[3])
+		fmt.Printf("answered after %.1f s\n", time.Since(begun).Seconds())
 	case "echo":
 		echo(os.Args[2])
 	case "ask":
@@ -63,12 +68,16 @@ func main() {
 	}
 }
 
-// engine prints the answer to GET path on the engine's socket.
-func engine(socket, path string) {
+// engine prints the answer to a call without a body on the engine's socket.
+func engine(method, socket, path string) {
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
-	resp, err := client.Get("http://engine" + path)
+	req, err := http.NewRequest(method, "http://engine"+path, nil)
+	if err != nil {
+		fail(err.Error())
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		fail(err.Error())
 	}
@@ -76,9 +85,13 @@ func engine(socket, path string) {
 	io.Copy(os.Stdout, resp.Body)
 }
 
-// echo sends back what it gets on a TCP port, for ever.
-func echo(port string) {
-	l, err := net.Listen("tcp", ":"+port)
+// echo sends back what it gets on a TCP port or a unix socket, for ever.
+func echo(at string) {
+	network, address := "tcp", ":"+at
+	if strings.Contains(at, "/") {
+		network, address = "unix", at
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		fail(err.Error())
 	}
@@ -96,10 +109,14 @@ func echo(port string) {
 
 // ask prints what comes back for a text. A server that is not up yet is asked again for a minute.
 func ask(address, text string) {
+	network := "tcp"
+	if strings.Contains(address, "/") {
+		network = "unix"
+	}
 	var conn net.Conn
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if conn, err = net.Dial("tcp", address); err == nil {
+		if conn, err = net.Dial(network, address); err == nil {
 			break
 		}
 	}
@@ -107,7 +124,7 @@ func ask(address, text string) {
 		fail(err.Error())
 	}
 	fmt.Fprint(conn, text)
-	conn.(*net.TCPConn).CloseWrite()
+	conn.(interface{ CloseWrite() error }).CloseWrite()
 	io.Copy(os.Stdout, conn)
 	fmt.Println() // the engine logs whole lines
 }
