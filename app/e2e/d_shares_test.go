@@ -203,18 +203,34 @@ func TestAFullShare(t *testing.T) {
 	contains(t, "writing 12 MiB into 4", got, "No space left on device", "status 1", "again")
 }
 
-// Shares of the user's own choice: one to read, one that is removed while a container has it.
-func TestTheSettingOfShares(t *testing.T) {
+// sharesOfOnesOwn are three: one to read and write, one to read, one that is removed while a container has it and is
+// not there at the next start.
+func sharesOfOnesOwn(t *testing.T) (own, lost atStart) {
 	keep, ro, gone := shared(t), shared(t), shared(t)
 	write(t, filepath.Join(ro, "in"), "to read\n")
 	write(t, filepath.Join(gone, "in"), "soon gone\n")
-	output(t, cove("config", "set", "shares", strings.Join([]string{keep, ro + ":ro", gone}, ",")))
-	contains(t, "cove config get shares", output(t, cove("config", "get", "shares")), ro+":ro")
-	output(t, cove("restart"))
-	t.Cleanup(func() {
-		output(t, cove("config", "unset", "shares"))
-		output(t, cove("restart"))
-	})
+	set := func(t *testing.T) {
+		output(t, cove("config", "set", "shares", strings.Join([]string{keep, ro + ":ro", gone}, ",")))
+		contains(t, "cove config get shares", output(t, cove("config", "get", "shares")), ro+":ro")
+	}
+	own = atStart{
+		says: "folders of one's own choice are shared",
+		set:  set,
+		seen: func(t *testing.T) { ownShares(t, keep, ro, gone) },
+	}
+	lost = atStart{
+		says: "a share that is gone at the start costs a notice",
+		keys: []string{"shares"},
+		set:  func(*testing.T) {}, // it is set already, and could not be set again
+		seen: func(t *testing.T) {
+			contains(t, "cove status", output(t, cove("status")), gone+" is not shared: it does not exist")
+			output(t, docker("run", "--rm", "-v", keep+":/x", image, "cat", "/x/f"))
+		},
+	}
+	return own, lost
+}
+
+func ownShares(t *testing.T, keep, ro, gone string) {
 	t.Run("a read-only share is read and not written", func(t *testing.T) {
 		got := output(t, docker("run", "--rm", "-v", ro+":/x", image, "sh", "-c", "cat /x/in; echo more >> /x/in; rm -f /x/in; mkdir /x/d; true"))
 		contains(t, "the container", got, "to read")
@@ -244,10 +260,5 @@ func TestTheSettingOfShares(t *testing.T) {
 		output(t, docker("exec", "orphan", "sh", "-c", "echo fine > /keep/f"))
 		refused, _ := failure(t, docker("run", "--rm", "-v", gone+":/x", image))
 		contains(t, "a new mount", refused, gone+" does not exist")
-	})
-	t.Run("a share that is gone at the start costs a notice", func(t *testing.T) {
-		output(t, cove("restart"))
-		contains(t, "cove status", output(t, cove("status")), gone+" is not shared: it does not exist")
-		output(t, docker("run", "--rm", "-v", keep+":/x", image, "cat", "/x/f"))
 	})
 }

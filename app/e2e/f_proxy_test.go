@@ -131,7 +131,8 @@ func (c *corporate) push(t *testing.T, name string) {
 	c.files["http://"+registry+"/v2/"] = []byte("{}")
 }
 
-func TestTheEngineGoesByTheHostsProxy(t *testing.T) {
+// theHostsProxy is set, and seen by all that the engine fetches; its password is seen nowhere.
+func theHostsProxy(t *testing.T) atStart {
 	canary := "canary" + rand.Text()
 	login := "user:" + canary
 	proxy := &corporate{login: "Basic " + base64.StdEncoding.EncodeToString([]byte(login)), types: map[string]string{},
@@ -144,23 +145,25 @@ func TestTheEngineGoesByTheHostsProxy(t *testing.T) {
 	}
 	server := http.Server{Handler: proxy}
 	go server.Serve(l)
-	defer server.Close()
+	t.Cleanup(func() { server.Close() })
 
-	url := "http://" + login + "@" + l.Addr().String()
-	for _, key := range []string{"proxy.http", "proxy.https"} {
-		set := cove("config", "set", key, "-")
-		set.Stdin = strings.NewReader(url + "\n")
-		contains(t, "cove config set", output(t, set), "user:xxxxx@127.0.0.1", "cove restart")
+	return atStart{
+		says: "the engine goes by the host's proxy",
+		keys: []string{"proxy.http", "proxy.https", "engine.insecure-registries"},
+		set: func(t *testing.T) {
+			url := "http://" + login + "@" + l.Addr().String()
+			for _, key := range []string{"proxy.http", "proxy.https"} {
+				set := cove("config", "set", key, "-")
+				set.Stdin = strings.NewReader(url + "\n")
+				contains(t, "cove config set", output(t, set), "user:xxxxx@127.0.0.1", "cove restart")
+			}
+			output(t, cove("config", "set", "engine.insecure-registries", `["`+registry+`"]`))
+		},
+		seen: func(t *testing.T) { proxy.isUsed(t, canary) },
 	}
-	output(t, cove("config", "set", "engine.insecure-registries", `["`+registry+`"]`))
-	defer func() {
-		for _, key := range []string{"proxy.http", "proxy.https", "engine.insecure-registries"} {
-			output(t, cove("config", "unset", key))
-		}
-		output(t, cove("restart"))
-	}()
-	output(t, cove("restart"))
+}
 
+func (proxy *corporate) isUsed(t *testing.T, canary string) {
 	output(t, docker("pull", registry+"/app"))
 	if n, known := proxy.heard("GET http://" + registry + "/v2/app/blobs/"); n < 2 || !known {
 		t.Errorf("docker pull took %d blobs by the proxy, logged in: %v; want 2, always\n%s", n, known, strings.Join(proxy.asked, "\n"))
@@ -207,38 +210,40 @@ func TestTheEngineGoesByTheHostsProxy(t *testing.T) {
 	}
 }
 
-// Containers get the proxies where the setting says so, by docker's own way.
-func TestContainersGetTheProxiesWhereTheyAreToldTo(t *testing.T) {
+// containersProxies are given to containers by docker's own way, and taken away at the start without them.
+func containersProxies(t *testing.T) atStart {
 	canary := "canary" + rand.Text()
-	for key, value := range map[string]string{"proxy.https": "http://user:" + canary + "@localhost:3128", "proxy.no-proxy": "corp.example", "proxy.containers": "true"} {
-		output(t, cove("config", "set", key, value))
-	}
+	port := unused(t)
 	settings := filepath.Join(world.work, "docker", "config.json")
-	before, err := os.ReadFile(settings)
-	if err != nil {
-		t.Fatal(err)
+	var before []byte
+	return atStart{
+		says: "containers get the proxies where they are told to",
+		keys: []string{"proxy.https", "proxy.no-proxy", "proxy.containers"},
+		set: func(t *testing.T) {
+			for key, value := range map[string]string{"proxy.https": "http://user:" + canary + "@localhost:" + port, "proxy.no-proxy": "corp.example", "proxy.containers": "true"} {
+				output(t, cove("config", "set", key, value))
+			}
+			before = []byte(read(t, settings))
+		},
+		seen: func(t *testing.T) {
+			env := output(t, docker("run", "--rm", image, "env"))
+			contains(t, "a container's environment", env, "HTTPS_PROXY=http://user:"+canary+"@host.docker.internal:"+port+"\n", "https_proxy=", "NO_PROXY=corp.example,localhost,")
+			for _, name := range []string{"coved", "guestd", "dockerd", "containerd"} {
+				if strings.Contains(output(t, cove("logs", name)), canary) {
+					t.Errorf("the log of %s shows the proxy's password", name)
+				}
+			}
+			onlyIn(t, canary, settings, filepath.Join(world.home, "settings.json"), filepath.Join(world.home, "vm", "default", "data.raw"))
+		},
+		gone: func(t *testing.T) {
+			if after, err := os.ReadFile(settings); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("docker's settings end as %s, %v; want %s", after, err, before)
+			}
+			if strings.Contains(output(t, docker("run", "--rm", image, "env")), "PROXY") {
+				t.Error("a container gets proxies after they are unset")
+			}
+		},
 	}
-	defer func() {
-		for _, key := range []string{"proxy.https", "proxy.no-proxy", "proxy.containers"} {
-			output(t, cove("config", "unset", key))
-		}
-		output(t, cove("restart"))
-		if after, err := os.ReadFile(settings); err != nil || !bytes.Equal(before, after) {
-			t.Errorf("docker's settings end as %s, %v; want %s", after, err, before)
-		}
-		if strings.Contains(output(t, docker("run", "--rm", image, "env")), "PROXY") {
-			t.Error("a container gets proxies after they are unset")
-		}
-	}()
-	output(t, cove("restart"))
-	env := output(t, docker("run", "--rm", image, "env"))
-	contains(t, "a container's environment", env, "HTTPS_PROXY=http://user:"+canary+"@host.docker.internal:3128\n", "https_proxy=", "NO_PROXY=corp.example,localhost,")
-	for _, name := range []string{"coved", "guestd", "dockerd", "containerd"} {
-		if strings.Contains(output(t, cove("logs", name)), canary) {
-			t.Errorf("the log of %s shows the proxy's password", name)
-		}
-	}
-	onlyIn(t, canary, filepath.Join(world.work, "docker", "config.json"), filepath.Join(world.home, "settings.json"), filepath.Join(world.home, "vm", "default", "data.raw"))
 }
 
 // onlyIn fails the test if another file than these has the text in it. They may: what a container has in

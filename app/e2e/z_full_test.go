@@ -36,15 +36,11 @@ func TestZ16AFullHostPausesTheVMUntilThereIsRoom(t *testing.T) {
 			return true
 		}
 	}
-	output(t, cove("start")) // whatever a test before it has left
-	keep(t)
-	output(t, cove("stop"))
+	stopped(t)
 	output(t, cove("config", "set", "data-folder", folder))
 	defer func() { // as it was
 		output(t, cove("stop"))
 		output(t, cove("config", "unset", "data-folder"))
-		output(t, cove("start"))
-		kept(t)
 	}()
 	output(t, cove("start"))
 	eventually(t, "a warning ahead", notice("nearly full", "Free about"))

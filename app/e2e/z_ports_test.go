@@ -24,14 +24,18 @@ func hostAddress(t *testing.T) string {
 	return ""
 }
 
-func TestPublishAddressIsAllAddresses(t *testing.T) {
+// allAddresses are where ports are published, of custom networks too.
+func allAddresses() atStart {
+	return atStart{
+		says: "ports are published on all addresses",
+		keys: []string{"publish-address"},
+		set:  func(t *testing.T) { output(t, cove("config", "set", "publish-address", "all")) },
+		seen: publishedOnAll,
+	}
+}
+
+func publishedOnAll(t *testing.T) {
 	outside := hostAddress(t)
-	output(t, cove("config", "set", "publish-address", "all"))
-	output(t, cove("restart"))
-	t.Cleanup(func() {
-		output(t, cove("config", "unset", "publish-address"))
-		output(t, cove("restart"))
-	})
 	output(t, docker("network", "create", "all-net"))
 	t.Cleanup(func() { docker("network", "rm", "all-net").Run() })
 	for _, network := range []string{"bridge", "all-net"} {
