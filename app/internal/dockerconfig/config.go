@@ -122,19 +122,23 @@ func (d Docker) Change(edit func(*Config) error) error {
 	}
 }
 
-// replace writes config.json with the mode it has; where people keep it elsewhere and link to it, there.
+// replace writes config.json with the mode and owner it has; where people keep it elsewhere and link to it, there.
 func (d Docker) replace(config []byte) error {
 	path, err := target(d.Path())
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(0o600)
-	if st, err := os.Stat(path); err == nil {
-		mode = st.Mode().Perm()
-	} else if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	st, err := os.Stat(path)
+	if err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		return atomicwriter.WriteFile(path, config, 0o600)
+	}
+	if err := atomicwriter.WriteFile(path, config, st.Mode().Perm()); err != nil {
 		return err
 	}
-	return atomicwriter.WriteFile(path, config, mode)
+	return keepOwner(path, st)
 }
 
 // target is where a path leads, also if there is nothing yet.

@@ -162,6 +162,27 @@ func TestOnAFullDisk(t *testing.T) {
 	}
 }
 
+// sudo must not take the file away from its user.
+func TestRootGivesTheFileBack(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can take it away")
+	}
+	d := in(t, "{}")
+	if err := os.Chown(d.Path(), 1234, 2345); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Change(use); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(d.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := st.Sys().(*syscall.Stat_t); s.Uid != 1234 || s.Gid != 2345 {
+		t.Errorf("it belongs to %d:%d now", s.Uid, s.Gid)
+	}
+}
+
 func TestOpenToOthers(t *testing.T) {
 	for mode, open := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o644: true, 0o660: true, 0o602: true} {
 		d := in(t, "{}")

@@ -4,6 +4,7 @@ package dockerconfig
 
 import (
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,15 @@ func tryLock(dir string) (unlock func(), taken bool, err error) {
 		return nil, true, nil
 	}
 	return func() { f.Close() }, false, nil
+}
+
+// keepOwner gives a file that root replaced, as with sudo, back to whose it was.
+func keepOwner(path string, was os.FileInfo) error {
+	st, is := was.Sys().(*syscall.Stat_t)
+	if !is || os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
 // OpenToOthers says whether other users can read or write config.json.

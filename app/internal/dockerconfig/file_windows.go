@@ -1,6 +1,7 @@
 package dockerconfig
 
 import (
+	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/windows"
@@ -21,6 +22,9 @@ func tryLock(dir string) (unlock func(), taken bool, err error) {
 	}
 	return nil, false, err
 }
+
+// keepOwner has nothing to do on Windows: a new file has the folder's owner.
+func keepOwner(string, os.FileInfo) error { return nil }
 
 // OpenToOthers is not asked on Windows: the user's profile is the user's.
 func (d Docker) OpenToOthers() (bool, error) { return false, nil }
