@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -116,7 +117,9 @@ func (l *Life) Touch() {
 	l.tellLocked()
 }
 
+// noticeLocked keeps a notice. One that comes again, as with each wake, is there once, with its last time.
 func (l *Life) noticeLocked(text string) {
+	l.state.Notices = slices.DeleteFunc(slices.Clone(l.state.Notices), func(n api.Notice) bool { return n.Text == text })
 	l.state.Notices = append(l.state.Notices, api.Notice{Time: l.now(), Text: text})
 	if extra := len(l.state.Notices) - maxNotices; extra > 0 {
 		l.state.Notices = l.state.Notices[extra:]

@@ -355,6 +355,14 @@ func TestSleep(t *testing.T) {
 			t.Errorf("notices %v; want why", s.Notices)
 		}
 	})
+	try(t, "what is noticed again is said once, last", func(t *testing.T, w *world) {
+		for _, text := range []string{"a", "b", "a"} {
+			w.Notice(text)
+		}
+		if s, _ := w.State(); len(s.Notices) != 2 || s.Notices[0].Text != "b" || s.Notices[1].Text != "a" {
+			t.Errorf("notices %v; want b, a", s.Notices)
+		}
+	})
 	try(t, "a stop of a suspended engine brings it back to stop it in order", func(t *testing.T, w *world) {
 		w.up(t)
 		w.Suspend(ctx, "test", nil)
