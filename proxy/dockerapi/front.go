@@ -47,6 +47,7 @@ const Service = "docker"
 
 // Front serves the engine's API on the host. Around each sleep of the engine its user calls
 //
+//	Prepare   when nobody has used it for a while, so that Snapshot is fast; it need not be called
 //	Snapshot  when Engine says ErrAsleep to passive calls already, and the engine still serves
 //	Suspend   before the way to the engine is cut
 //	Resume    when the engine serves again: after a wake, a cold start, or a save that failed
@@ -66,6 +67,8 @@ type Front struct {
 	known    []question    // that clients asked lately, the last one at the end
 	versions []string      // of the API, that clients spoke lately, likewise
 	snapshot *snapshot     // nil while the engine runs
+	kept     *kept         // of the last one
+	altering int           // counts the calls that may make it old
 	settled  chan struct{} // closed when there is a snapshot, or none to come in this sleep
 }
 
@@ -143,6 +146,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.note(call, r)
 	if call.Active {
 		defer f.used()()
+	}
+	if alters(call, r.URL.Path) {
+		f.altered()
+		defer f.altered()
 	}
 	if call.Stream || call.Active && r.Header.Get("Upgrade") != "" {
 		f.stream(w, r)

@@ -50,7 +50,8 @@ const (
 
 // Snapshot asks the engine what clients are likely to ask while it sleeps: the usual lists, an inspection of
 // everything in them, and all passive calls that clients made lately, each in the API versions that they
-// speak. It takes some 0.1 s, and 10 s at the most, after which what is there is enough. With an error there
+// speak. What an earlier one has and what nothing has changed since, by the engine's events, it does not ask
+// again. It takes some 0.1 s, and 10 s at the most, after which what is there is enough. With an error there
 // is no snapshot, and passive calls wake the engine. Passive calls meanwhile wait for it.
 //
 // The snapshot is dropped by Resume. It holds what the calls hold, the environment of containers among it,
@@ -60,11 +61,10 @@ func (f *Front) Snapshot(ctx context.Context, engine proxy.Dialer) error {
 	defer cancel()
 	f.mu.Lock()
 	f.forgetLocked()
-	t := &taking{life: f.life, engine: engine, conns: make(chan struct{}, snapshotConns), now: f.now,
-		s: &snapshot{taken: f.now(), answers: map[question]*answer{}}, asked: map[question]bool{}}
-	known, versions := slices.Clone(f.known), slices.Clone(f.versions)
+	t := f.takingLocked(engine, snapshotConns)
+	known := slices.Clone(f.known)
 	f.mu.Unlock()
-	err := t.take(ctx, known, versions)
+	err := t.take(ctx, known)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.settleLocked()
@@ -72,8 +72,38 @@ func (f *Front) Snapshot(ctx context.Context, engine proxy.Dialer) error {
 		return fmt.Errorf("take a snapshot of the engine: %w", err)
 	}
 	f.snapshot = t.s
-	f.log.Info("snapshot of the engine", "answers", len(t.s.answers), "bytes", t.size, "took", f.now().Sub(t.s.taken))
+	f.keepLocked(t)
+	f.log.Info("snapshot of the engine", "answers", len(t.s.answers), "again", t.again, "bytes", t.size, "took", f.now().Sub(t.s.taken))
 	return nil
+}
+
+// Prepare asks the engine, one question at a time, what takes it long and is soon to be asked by Snapshot, which
+// asks it no more then if nothing changes in between. It is for an engine that nobody uses.
+func (f *Front) Prepare(ctx context.Context, engine proxy.Dialer) error {
+	f.mu.Lock()
+	t := f.takingLocked(engine, 1)
+	f.mu.Unlock()
+	if err := t.begin(ctx); err != nil {
+		return fmt.Errorf("prepare a snapshot of the engine: %w", err)
+	}
+	for _, questions := range []func(v string) []question{lists, t.s.things} {
+		var some []question
+		for _, v := range t.versions {
+			some = append(some, questions(v)...)
+		}
+		t.all(ctx, slices.DeleteFunc(some, func(q question) bool { return subjectOf(q) == aboutOther }))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keepLocked(t)
+	return ctx.Err()
+}
+
+// keepLocked keeps of what was asked what the next may use.
+func (f *Front) keepLocked(t *taking) {
+	if f.altering == t.altering {
+		f.kept = keep(t.s, t.events)
+	}
 }
 
 // Resume drops the snapshot. It is called when the engine serves again.
@@ -145,10 +175,15 @@ func (f *Front) Recall(r *http.Request) (*http.Response, error) {
 
 // taking is a snapshot that is being taken.
 type taking struct {
-	life   *life
-	engine proxy.Dialer
-	conns  chan struct{}
-	now    func() time.Time
+	life     *life
+	engine   proxy.Dialer
+	conns    chan struct{}
+	now      func() time.Time
+	versions []string // of the API, the clients' own first, the latest before the others
+	kept     *kept    // of an earlier one
+	altering int      // see Front
+	events   []byte   // that the engine had before it was asked
+	again    int      // answers of an earlier one
 
 	mu    sync.Mutex // guards all below
 	s     *snapshot
@@ -156,7 +191,14 @@ type taking struct {
 	size  int
 }
 
-func (t *taking) take(ctx context.Context, known []question, versions []string) error {
+func (f *Front) takingLocked(engine proxy.Dialer, conns int) *taking {
+	return &taking{life: f.life, engine: engine, conns: make(chan struct{}, conns), now: f.now,
+		versions: reversed(f.versions), kept: f.kept, altering: f.altering,
+		s: &snapshot{taken: f.now(), answers: map[question]*answer{}}, asked: map[question]bool{}}
+}
+
+// begin asks what engine it is, and takes over what still holds of an earlier snapshot.
+func (t *taking) begin(ctx context.Context) error {
 	// The CLI negotiates with a HEAD, others with a GET.
 	t.all(ctx, []question{{Method: http.MethodHead, Path: ping}, {Method: http.MethodGet, Path: ping}})
 	pong := t.s.answers[question{Method: http.MethodGet, Path: ping}]
@@ -164,22 +206,50 @@ func (t *taking) take(ctx context.Context, known []question, versions []string) 
 		return fmt.Errorf("the engine does not answer: %w", context.Cause(ctx))
 	}
 	t.s.version = "/v" + pong.Header.Get("Api-Version")
-	var lists, things, execs []question
-	// The clients' own first, the latest before the others.
-	if versions = reversed(versions); !slices.Contains(versions, t.s.version) {
-		versions = append(versions, t.s.version)
+	if !slices.Contains(t.versions, t.s.version) {
+		t.versions = append(t.versions, t.s.version)
 	}
-	for _, v := range versions {
-		for _, uri := range []string{"/containers/json?all=1", "/containers/json", "/images/json", "/images/json?manifests=1", "/networks", "/volumes", "/version", "/info"} {
-			path, query, _ := strings.Cut(uri, "?")
-			lists = append(lists, question{Method: http.MethodGet, Path: v + path, Query: query})
+	// First, since the answers are of after them.
+	if a := t.ask(ctx, t.allEvents()); a != nil && a.Status == http.StatusOK {
+		t.events = a.Body
+	}
+	for q, a := range t.kept.after(t.s.version, t.events) {
+		if t.size += len(a.Body); t.size > snapshotSize {
+			break
 		}
+		t.asked[q], t.s.answers[q] = true, a
+		t.again++
 	}
-	t.all(ctx, lists)
+	return nil
+}
+
+// allEvents asks for those that the engine keeps.
+func (t *taking) allEvents() question {
+	return question{Method: http.MethodGet, Path: t.s.version + "/events"}
+}
+
+// lists are what is always asked in a version.
+func lists(v string) (out []question) {
+	for _, uri := range []string{"/containers/json?all=1", "/containers/json", "/images/json", "/images/json?manifests=1", "/networks", "/volumes", "/version", "/info"} {
+		path, query, _ := strings.Cut(uri, "?")
+		out = append(out, question{Method: http.MethodGet, Path: v + path, Query: query})
+	}
+	return out
+}
+
+func (t *taking) take(ctx context.Context, known []question) error {
+	if err := t.begin(ctx); err != nil {
+		return err
+	}
+	var always, things, execs []question
+	for _, v := range t.versions {
+		always = append(always, lists(v)...)
+	}
+	t.all(ctx, always)
 	known = reversed(known)
 	past := slices.DeleteFunc(slices.Clone(known), func(q question) bool { return !isEvents(q.Method, q.Path) })
 	t.all(ctx, slices.DeleteFunc(known, func(q question) bool { return isEvents(q.Method, q.Path) }))
-	for _, v := range versions {
+	for _, v := range t.versions {
 		things = append(things, t.s.things(v)...)
 	}
 	t.all(ctx, things[:min(len(things), maxInspections)])
@@ -189,7 +259,7 @@ func (t *taking) take(ctx context.Context, known []question, versions []string) 
 	}
 	t.all(ctx, execs[:min(len(execs), maxInspections)])
 	// Last, since more are to come until the engine sleeps.
-	t.all(ctx, append(past, question{Method: http.MethodGet, Path: t.s.version + "/events"}))
+	t.all(ctx, append(past, t.allEvents()))
 	return nil
 }
 
@@ -226,9 +296,24 @@ func (t *taking) all(ctx context.Context, qs []question) {
 }
 
 func (t *taking) one(ctx context.Context, q question) {
+	a := t.ask(ctx, q)
+	if a == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.size += len(a.Body); t.size <= snapshotSize {
+		t.s.answers[q] = a
+	} else {
+		t.size -= len(a.Body)
+	}
+}
+
+// ask is nil without a whole answer.
+func (t *taking) ask(ctx context.Context, q question) *answer {
 	target, err := url.Parse("http://engine" + q.Path)
 	if err != nil {
-		return
+		return nil
 	}
 	target.RawQuery = q.Query
 	if isEvents(q.Method, target.Path) {
@@ -240,23 +325,17 @@ func (t *taking) one(ctx context.Context, q question) {
 	}
 	resp, err := t.life.roundTrip(r.WithContext(ctx), t.engine)
 	if err != nil {
-		return
+		return nil
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil || len(body) > maxAnswer || resp.StatusCode >= http.StatusInternalServerError {
-		return
+		return nil
 	}
 	for _, name := range []string{"Connection", "Transfer-Encoding"} {
 		resp.Header.Del(name)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.size += len(body); t.size <= snapshotSize {
-		t.s.answers[q] = &answer{resp.StatusCode, resp.Header, body}
-	} else {
-		t.size -= len(body)
-	}
+	return &answer{resp.StatusCode, resp.Header, body}
 }
 
 // response is an answer as it is given to a client.
