@@ -39,6 +39,7 @@ require (
 	github.com/vishvananda/netlink v1.3.1 // the guest's network devices and routes
 	golang.org/x/image v0.24.0 // glyphs of logs
 	golang.org/x/net v0.62.0 // ping without privilege, a bound on a listener; httpproxy: which proxy a URL goes by
+	golang.org/x/sync v0.24.0 // a group of goroutines that ends with its first error
 	golang.org/x/sys v0.49.0 // system calls that the standard library lacks
 	golang.org/x/term v0.47.0 // raw terminals for cove shell
 	google.golang.org/protobuf v1.36.11 // reads those bundles
@@ -125,7 +126,6 @@ require (
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20250711185948-6ae5c78190dc // indirect
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.15.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260401024825-9d38bb4040a9 // indirect

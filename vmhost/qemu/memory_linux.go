@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +35,9 @@ func newMemory(size int64) (*os.File, error) {
 const (
 	copyPiece = 1 << 20
 	pageSize  = 4096
+	// copyWorkers is how many copy: more than one, since each waits now and then, and few, since what the copy
+	// takes in memory is theirs.
+	copyWorkers = 2
 	// writeBack is after how many bytes the host's disk is set to work, while the rest is still copied.
 	writeBack = 32 << 20
 )
@@ -47,37 +52,59 @@ func copyMemory(ctx context.Context, to, from *os.File) error {
 	if err := to.Truncate(size); err != nil {
 		return err
 	}
-	buf := make([]byte, copyPiece)
-	written := int64(0)
+	group, ctx := errgroup.WithContext(ctx)
+	pieces := make(chan span)
+	group.Go(func() error {
+		defer close(pieces)
+		return eachPiece(ctx, from, size, pieces)
+	})
+	var written atomic.Int64
+	for range copyWorkers {
+		group.Go(func() error {
+			buf := make([]byte, copyPiece)
+			for p := range pieces {
+				b := buf[:p.size]
+				if _, err := from.ReadAt(b, p.at); err != nil {
+					return err
+				}
+				if err := writePages(to, b, p.at); err != nil {
+					return err
+				}
+				if n := written.Add(p.size); n/writeBack != (n-p.size)/writeBack {
+					unix.SyncFileRange(int(to.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) // a hint
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// span is a part of a file.
+type span struct{ at, size int64 }
+
+// eachPiece gives what there is of a sparse file, in pieces.
+func eachPiece(ctx context.Context, f *os.File, size int64, to chan<- span) error {
 	for at := int64(0); at < size; {
-		data, err := from.Seek(at, unix.SEEK_DATA)
+		data, err := f.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			break // nothing but a hole is left
+			return nil // nothing but a hole is left
 		}
 		if err != nil {
 			return err
 		}
-		hole, err := from.Seek(data, unix.SEEK_HOLE)
+		hole, err := f.Seek(data, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
-		for at = data; at < hole; {
-			if ctx.Err() != nil {
+		for at = data; at < hole; at += copyPiece {
+			select {
+			case to <- span{at, min(copyPiece, hole-at)}:
+			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			n, err := from.ReadAt(buf[:min(copyPiece, hole-at)], at)
-			if err != nil && !errors.Is(err, io.EOF) {
-				return err
-			}
-			if err := writePages(to, buf[:n], at); err != nil {
-				return err
-			}
-			at += int64(n)
-			if written += int64(n); written >= writeBack {
-				written = 0
-				unix.SyncFileRange(int(to.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) // a hint
-			}
 		}
+		at = hole
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/covedesk/cove/vmhost"
 	"github.com/covedesk/cove/vmhost/saved"
+	"golang.org/x/sync/errgroup"
 )
 
 var _ vmhost.Suspender = (*machine)(nil)
@@ -115,8 +116,10 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 	m.mu.Lock()
 	m.suspended = true
 	m.mu.Unlock()
+	begun := time.Now()
 	m.cmd.Process.Kill() // it has nothing left to write
 	<-m.done
+	m.log.Debug("save", "done", "end", "after", time.Since(begun))
 	return nil
 }
 
@@ -148,23 +151,31 @@ func (m *machine) save(ctx context.Context, making string, beside func(string) e
 		return err
 	}
 	took("devices")
-	memory, err := saved.Create(filepath.Join(making, savedMemory))
-	if err != nil {
-		return err
-	}
-	defer memory.Close()
-	if err := copyMemory(ctx, memory, m.memory); err != nil {
-		return fmt.Errorf("write the memory: %w", err)
-	}
-	took("memory")
-	if err := errors.Join(devices.Sync(), memory.Sync()); err != nil {
-		return fmt.Errorf("write the memory: %w", err)
-	}
-	took("sync")
-	if err := beside(making); err != nil {
-		return err
-	}
-	return m.mark(making)
+	// The host's disk is waited for by each.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer took("memory")
+		memory, err := saved.Create(filepath.Join(making, savedMemory))
+		if err != nil {
+			return err
+		}
+		defer memory.Close()
+		if err := errors.Join(copyMemory(ctx, memory, m.memory), memory.Sync()); err != nil {
+			return fmt.Errorf("write the memory: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		defer took("beside")
+		if err := devices.Sync(); err != nil {
+			return fmt.Errorf("write the devices: %w", err)
+		}
+		if err := beside(making); err != nil {
+			return err
+		}
+		return m.mark(making)
+	})
+	return group.Wait()
 }
 
 // noLimit is a bandwidth in bytes a second that no disk reaches: the machine stands still meanwhile.
