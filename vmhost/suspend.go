@@ -13,3 +13,14 @@ type Suspender interface {
 	// The guest must have said all on the control port (guestd/protocol, Sleep); connections over Links end.
 	Suspend(ctx context.Context, dir string, beside func(dir string) error) error
 }
+
+// Pauser is a Machine that can stand still: its processors do nothing, and its memory stays with it.
+type Pauser interface {
+	// Pause has the machine stand still. What is open over Control and Links stays open, and nobody answers
+	// there. The guest does not notice: its clocks are behind afterwards. A machine that waits for room on the
+	// host's disk is not paused. With an error it goes on.
+	Pause(ctx context.Context) error
+
+	// GoOn lets a paused machine run again.
+	GoOn(ctx context.Context) error
+}

@@ -45,7 +45,9 @@ type Status struct {
 	Services  []Service  `json:"services,omitempty"`  // of the guest
 	Timeline  []Step     `json:"timeline,omitempty"`  // of the last start
 
-	Saved *Saved `json:"saved,omitempty"` // while it is suspended, or being brought back
+	// While it is suspended, or being brought back, one of the two.
+	Saved  *Saved  `json:"saved,omitempty"`
+	Paused *Paused `json:"paused,omitempty"`
 
 	Sockets Sockets `json:"sockets"`
 	Context string  `json:"context,omitempty"` // the docker context that leads here
@@ -57,6 +59,12 @@ type Status struct {
 type Saved struct {
 	At    time.Time `json:"at"`
 	Bytes int64     `json:"bytes"` // on the host's disk
+}
+
+// Paused is an engine whose VM was not saved: it stands still, and its memory stays.
+type Paused struct {
+	At    time.Time `json:"at"`
+	Bytes int64     `json:"bytes"` // of the host's memory that it holds; 0: nobody can say
 }
 
 // Failure is why something did not work, for people and for programs.

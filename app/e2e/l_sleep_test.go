@@ -259,3 +259,75 @@ func TestKilledWhileSuspending(t *testing.T) {
 		})
 	}
 }
+
+// With sleep.to at memory the VM stands still: its process is there and does nothing, and the rest is as with one
+// that is saved.
+func TestAPausedEngine(t *testing.T) {
+	output(t, cove("config", "set", "sleep.to", "memory"))
+	defer output(t, cove("config", "unset", "sleep.to"))
+	id := published(t, "echo", "-p", "7")
+	at, started := hostPort(t, id, "tcp"), begun(t, id)
+	qemu := one(t, "qemu-system")
+	boot := output(t, docker("exec", id, "cat", "/proc/sys/kernel/random/boot_id"))
+	counting := ran(t, image, "sh", "-c", counter)
+	counted := count(t, counting)
+	for range 2 {
+		contains(t, "cove suspend", output(t, cove("suspend")), "paused: its memory stays")
+		s := status(t)
+		if s.Phase != api.Suspended || s.Paused == nil || s.Paused.Bytes == 0 || s.Saved != nil {
+			t.Fatalf("status %+v; want it asleep and paused", s)
+		}
+		contains(t, "cove status", output(t, cove("status")), "paused: its memory stays")
+		before, since := processorTime(t, qemu), time.Now()
+		for range 10 {
+			output(t, docker("ps"))
+		}
+		time.Sleep(2 * time.Second) // the time that is measured, and that the guest's clock has to make up for
+		if used := processorTime(t, qemu) - before; used > time.Since(since)/10 {
+			t.Errorf("a VM that stands still used %v of a processor in %v", used, time.Since(since))
+		}
+		if p := phase(); p != "suspended" {
+			t.Fatalf("after looking at it the engine is %s; want it to sleep on", p)
+		}
+		woken := time.Now()
+		if got, err := echoed("tcp", at, "word"); err != nil || got != "word" {
+			t.Errorf("a connection gets %q, %v", got, err)
+		}
+		t.Logf("a connection to a paused engine was answered after %.2f s", time.Since(woken).Seconds())
+		if now := one(t, "qemu-system"); now != qemu {
+			t.Errorf("QEMU is process %d; want %d", now, qemu)
+		}
+		clock := time.Now()
+		text := strings.TrimSpace(output(t, docker("exec", id, "date", "+%s")))
+		if at, err := strconv.ParseInt(text, 10, 64); err != nil || time.Unix(at, 0).Before(clock.Add(-2*time.Second)) || time.Unix(at, 0).After(time.Now().Add(time.Second)) {
+			t.Errorf("a container's clock says %s; want a time between %d and %d", text, clock.Unix(), time.Now().Unix())
+		}
+		eventually(t, "the counter goes on", func() bool { return count(t, counting) > counted })
+		counted = count(t, counting)
+	}
+	if now := begun(t, id); now != started {
+		t.Errorf("the container was started at %s; want %s", now, started)
+	}
+	if now := output(t, docker("exec", id, "cat", "/proc/sys/kernel/random/boot_id")); now != boot {
+		t.Errorf("the guest's boot is %s; want %s", now, boot)
+	}
+}
+
+// processorTime is what a process has used of the processors: proc(5), stat, in hundredths of a second.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // from the third on
+	var sum time.Duration
+	for _, text := range fields[11:13] {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += time.Duration(n) * 10 * time.Millisecond
+	}
+	return sum
+}

@@ -117,10 +117,14 @@ type SetClock struct {
 // Shutdown asks for an ordered stop: containers, engine, file systems, power off.
 type Shutdown struct{}
 
-// Sleep says that the machine is about to be saved. The guest writes all that it holds to its disk, answers
+// Sleep says that the machine is about to be saved, or paused. The guest writes all that it holds to its disk, answers
 // Asleep, and says nothing more until the next Hello: so no message is cut in two by the save. A Hello in place
 // of the save calls it off.
-type Sleep struct{}
+type Sleep struct {
+	// Forget has the guest give up what it keeps of files, after it has written all: of a machine that is
+	// paused the memory stays with the host.
+	Forget bool `json:"forget,omitempty"`
+}
 
 // Asleep answers Sleep.
 type Asleep struct{}

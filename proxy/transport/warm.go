@@ -27,11 +27,17 @@ type warm struct {
 }
 
 // KeepWarm keeps so many connections open for later: a Dial that finds one costs one round trip in place
-// of three and a handshake. It is for a link that has passed its self-test; the link's Close ends them.
+// of three and a handshake. It is for a link that has passed its self-test; the link's Close ends them. Those that
+// are too many are closed: 0 is for a Client that is not used any more.
 func (c *Client) KeepWarm(most int) {
-	c.warm.mu.Lock()
-	c.warm.most = most
-	c.warm.mu.Unlock()
+	w := &c.warm
+	w.mu.Lock()
+	w.most = most
+	for len(w.idle) > most {
+		w.idle[0].Close()
+		w.idle = w.idle[1:]
+	}
+	w.mu.Unlock()
 	c.fill()
 }
 
@@ -50,8 +56,10 @@ func (c *Client) fill() {
 			conn, err := c.openLater(ctx)
 			cancel()
 			w.mu.Lock()
-			if err == nil {
+			if err == nil && len(w.idle) < w.most {
 				w.idle = append(w.idle, conn)
+			} else if err == nil {
+				conn.Close()
 			}
 			if err != nil || len(w.idle) >= w.most {
 				w.filling = false // the next Dial tries again

@@ -44,7 +44,18 @@ type Fault struct {
 	DeafLink bool             // it says that it does, and does not answer there
 	Stubborn bool             // it does not stop when it is asked: only Kill ends it
 	Unsaved  error            // what Suspend gives
+	Able     Ability          // what of a sleep its machine can do
 }
+
+// Ability is how a machine can sleep.
+type Ability string
+
+// The abilities.
+const (
+	Saves  Ability = ""       // it is a vmhost.Suspender and a vmhost.Pauser
+	Pauses Ability = "pauses" // it is a vmhost.Pauser
+	Wakes  Ability = "wakes"  // it is none of them
+)
 
 var _ vmhost.Driver = (*Driver)(nil)
 
@@ -90,7 +101,7 @@ func (d *Driver) Start(ctx context.Context, spec vmhost.Spec) (vmhost.Machine, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.last = m
-	return m, nil
+	return m.offered(d.Fault.Able), nil
 }
 
 // Machine is the last one that was started, for a test to do things to it; nil before the first.
@@ -255,8 +266,8 @@ func (m *Machine) GrowDisk(_ context.Context, size int64) error {
 	return nil
 }
 
-// Pause lets the guest's clock stand still for a while, and tells that the machine goes on.
-func (m *Machine) Pause(d time.Duration) {
+// Stall lets the guest's clock stand still for a while, and tells that the machine goes on.
+func (m *Machine) Stall(d time.Duration) {
 	m.guest.fallBehind(d)
 	m.Happen(vmhost.EventResumed)
 }

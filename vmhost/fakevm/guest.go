@@ -40,6 +40,7 @@ type guest struct {
 	halt   func(vmhost.Exit)
 	born   time.Time
 	swap   atomic.Int64 // bytes
+	forgot atomic.Int64 // bytes, of what was kept of files
 	server *transport.Server
 	engine *http.Server
 	calls  *queue // connections to the engine
@@ -52,6 +53,7 @@ type guest struct {
 	behind time.Duration
 
 	resumed bool // it has booted in an earlier machine
+	still   gate
 }
 
 func newGuest(d *Driver, data string, port proxy.Conn, vsock *link, mux proxy.Conn, halt func(vmhost.Exit)) *guest {
@@ -94,6 +96,7 @@ func (g *guest) run(ctx context.Context) {
 			<-ctx.Done() // a stubborn one stays
 			return
 		}
+		g.still.pass(ctx)
 		switch {
 		case g.fault.Silent:
 		case m.Hello != nil:
@@ -106,6 +109,9 @@ func (g *guest) run(ctx context.Context) {
 		case m.SetClock != nil:
 			g.fallBehind(-m.SetClock.By)
 		case m.Sleep != nil:
+			if m.Sleep.Forget {
+				g.forgot.Store(256 << 20)
+			}
 			g.tell(protocol.Message{Asleep: &protocol.Asleep{}})
 		case m.Shutdown != nil:
 			g.stop("host asked")
@@ -312,7 +318,7 @@ func (g *guest) setSwap(c proxy.Conn) {
 
 // usage is of a guest in which nothing runs.
 func (g *guest) usage(c proxy.Conn) {
-	u := protocol.Usage{Up: time.Since(g.born), Memory: protocol.UsageMemory{Total: 1 << 30, Used: 256 << 20, Cached: 256 << 20, Free: 512 << 20, Available: 704 << 20, SwapTotal: g.swap.Load()}, Disk: protocol.UsageDisk{Total: 1 << 40, Used: 1 << 30}}
+	u := protocol.Usage{Up: time.Since(g.born), Memory: protocol.UsageMemory{Total: 1 << 30, Used: 256 << 20, Cached: 256<<20 - g.forgot.Load(), Free: 512<<20 + g.forgot.Load(), Available: 704 << 20, SwapTotal: g.swap.Load()}, Disk: protocol.UsageDisk{Total: 1 << 40, Used: 1 << 30}}
 	json.NewEncoder(c).Encode(u)
 	c.CloseWrite()
 }

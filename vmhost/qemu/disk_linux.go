@@ -91,7 +91,7 @@ func (m *machine) goesOn(w failedWrite) bool {
 	}
 	m.saving.Lock() // what is being saved stands still for another reason
 	defer m.saving.Unlock()
-	if m.do("cont") != nil || m.over(goOn) || !m.runs() {
+	if m.still || m.do("cont") != nil || m.over(goOn) || !m.runs() {
 		return false
 	}
 	m.mu.Lock()

@@ -115,7 +115,8 @@ type machine struct {
 
 	memory *os.File   // the guest's
 	load   *loading   // of it, while a saved machine is brought back
-	saving sync.Mutex // one Suspend at a time
+	saving sync.Mutex // held while the machine stands still or goes on by our will
+	still  bool       // by Pause; under saving
 
 	mu        sync.Mutex
 	exit      vmhost.Exit

@@ -15,7 +15,41 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-var _ vmhost.Suspender = (*machine)(nil)
+var (
+	_ vmhost.Suspender = (*machine)(nil)
+	_ vmhost.Pauser    = (*machine)(nil)
+)
+
+// errWaits says that a machine stands still already, for a reason that is not ours.
+var errWaits = errors.New("it waits for room on the host's disk")
+
+// Pause stops the guest's processors: see vmhost.Pauser.
+func (m *machine) Pause(context.Context) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	full := m.paused
+	m.mu.Unlock()
+	if full {
+		return fmt.Errorf("pause the machine: %w", errWaits)
+	}
+	if err := m.do("stop"); err != nil {
+		return fmt.Errorf("pause the machine: %w", err)
+	}
+	m.still = true
+	return nil
+}
+
+// GoOn lets them run.
+func (m *machine) GoOn(context.Context) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if err := m.do("cont"); err != nil {
+		return fmt.Errorf("let the machine go on: %w", err)
+	}
+	m.still = false
+	return nil
+}
 
 // The files of a saved machine, beside the bond.
 const (
@@ -91,7 +125,7 @@ func (m *machine) Suspend(ctx context.Context, dir string, beside func(dir strin
 	full := m.paused
 	m.mu.Unlock()
 	if full {
-		return errors.New("suspend the machine: it waits for room on the host's disk")
+		return fmt.Errorf("suspend the machine: %w", errWaits)
 	}
 	unplugged := false
 	err := saved.Make(dir, func(making string) error {

@@ -3,6 +3,7 @@ package vmtest
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,15 +18,18 @@ import (
 // suspended is a machine's way into a folder, and all that may keep it out of it or in it.
 func suspended(t *testing.T, open func(*testing.T) (vmhost.Driver, vmhost.Spec)) {
 	m := start(t, open)
-	s, can := m.Machine.(vmhost.Suspender)
-	if !can {
-		t.Skipf("%s saves no machines", m.driver.Name())
-	}
 	m.hello()
 	m.await("Ready", ready)
 	client, _, err := transport.Choose(within(t), m.Links(), m.secret)
 	if err != nil {
 		t.Fatal("Choose:", err)
+	}
+	if p, can := m.Machine.(vmhost.Pauser); can {
+		paused(m, p, client)
+	}
+	s, can := m.Machine.(vmhost.Suspender)
+	if !can {
+		t.Skipf("%s saves no machines", m.driver.Name())
 	}
 	open1, err := client.Dial(within(t), protocol.ServiceEcho)
 	if err != nil {
@@ -85,6 +89,50 @@ func suspended(t *testing.T, open func(*testing.T) (vmhost.Driver, vmhost.Spec))
 		t.Fatal(err)
 	}
 	refused(t, m.driver, m.spec, "a machine whose disk was changed since")
+}
+
+// standstill is how long a machine is paused, so that one that is not would answer.
+const standstill = 2 * time.Second
+
+// paused is a machine that stands still and goes on.
+func paused(m *machine, p vmhost.Pauser, d *transport.Client) {
+	m.t.Helper()
+	ctx := within(m.t)
+	conn, err := d.Dial(ctx, protocol.ServiceEcho)
+	if err != nil {
+		m.t.Fatal("Dial:", err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	for len(m.said) > 0 {
+		<-m.said
+	}
+	for range 2 {
+		if err := p.Pause(ctx); err != nil {
+			m.t.Fatal("Pause:", err)
+		}
+		m.out.Write(protocol.Message{Ping: &protocol.Ping{ID: 7}})
+		select {
+		case msg := <-m.said:
+			if msg.Pong != nil {
+				m.t.Errorf("a machine that stands still says %+v", msg)
+			}
+		case <-time.After(standstill):
+		}
+		if err := p.GoOn(ctx); err != nil {
+			m.t.Fatal("GoOn:", err)
+		}
+		pong := m.await("Pong after GoOn", func(msg protocol.Message) bool { return msg.Pong != nil }).Pong
+		if pong.ID != 7 {
+			m.t.Errorf("Pong = %+v; want the one that was asked for", pong)
+		}
+	}
+	if _, err := conn.Write([]byte("x")); err != nil {
+		m.t.Error("Write to a connection from before the pause:", err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		m.t.Error("Read of a connection from before the pause:", err)
+	}
 }
 
 // resumed is the way back, and that what can be used once is.

@@ -26,15 +26,15 @@ type hypervisor interface {
 	stop() error
 	// wait returns when the machine, once started, has ended; the error is the framework's fault.
 	wait() error
+	// pause stops the guest's processors. The machine can then be stopped, saved and made to go on.
+	pause() error
+	// goOn lets a paused machine run.
+	goOn() error
 }
 
 // saver is what a hypervisor offers besides where the machine can be saved. A machine that ends meanwhile is an
 // error of each.
 type saver interface {
-	// pause stops the guest's processors. The machine can then be stopped, saved and made to go on.
-	pause() error
-	// goOn lets a paused machine run.
-	goOn() error
 	// save writes a paused machine to a new file. It cannot be cancelled.
 	save(path string) error
 	// restore takes the place of start, and leaves the machine paused. With an error it has not begun.
@@ -66,7 +66,7 @@ type machine struct {
 	done    chan struct{}
 	apart   sync.Once // see disconnect
 
-	saving sync.Mutex // one Suspend at a time
+	saving sync.Mutex // held while the machine stands still or goes on by our will
 
 	mu        sync.Mutex // guards all below
 	exit      vmhost.Exit
@@ -216,6 +216,26 @@ func (m *machine) PowerOff(context.Context) error {
 	}
 	if err := m.vm.pressPower(); err != nil {
 		return fmt.Errorf("press the machine's power button: %w", err)
+	}
+	return nil
+}
+
+var _ vmhost.Pauser = (*machine)(nil)
+
+func (m *machine) Pause(context.Context) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if err := m.vm.pause(); err != nil {
+		return fmt.Errorf("pause the machine: %w", err)
+	}
+	return nil
+}
+
+func (m *machine) GoOn(context.Context) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if err := m.vm.goOn(); err != nil {
+		return fmt.Errorf("let the machine go on: %w", err)
 	}
 	return nil
 }

@@ -44,6 +44,8 @@ func (f *fake) seen() string {
 func (f *fake) start() error      { return <-f.started }
 func (f *fake) pressPower() error { f.note("power"); return nil }
 func (f *fake) wait() error       { return <-f.ended }
+func (f *fake) pause() error      { f.note("pause"); return nil }
+func (f *fake) goOn() error       { f.note("go-on"); return nil }
 
 func (f *fake) stop() error {
 	f.note("stop")

@@ -5,7 +5,6 @@ package vz
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/Code-Hex/vz/v3"
 )
@@ -30,22 +29,5 @@ func (f *framework) saver(c *vz.VirtualMachineConfiguration) (saver, error) {
 	return f, nil
 }
 
-func (f *framework) pause() error {
-	if !f.vm.CanPause() {
-		return fmt.Errorf("the framework does not offer to pause it in state %s", f.vm.State())
-	}
-	return plain(f.vm.Pause())
-}
-
-func (f *framework) goOn() error               { return plain(f.vm.Resume()) }
 func (f *framework) save(path string) error    { return plain(f.vm.SaveMachineStateToPath(path)) }
 func (f *framework) restore(path string) error { return plain(f.vm.RestoreMachineStateFromURL(path)) }
-
-// plain is what the framework says, as a clause of a sentence.
-func plain(err error) error {
-	var said *vz.NSError
-	if !errors.As(err, &said) {
-		return err
-	}
-	return fmt.Errorf("the Virtualization framework says: %s (%s %d)", strings.TrimSuffix(said.LocalizedDescription, "."), said.Domain, said.Code)
-}

@@ -65,7 +65,7 @@ func newSaving(t *testing.T, running bool) (*rig, *saving, string) {
 	r := newRig(t, false)
 	s := &saving{fake: r.fake, refuse: map[string]error{}, during: map[string]func(){}, state: "memory"}
 	home := t.TempDir()
-	r.m.saver, r.m.data = s, filepath.Join(home, "data.raw")
+	r.m.vm, r.m.saver, r.m.data = s, s, filepath.Join(home, "data.raw")
 	r.m.bond = newBond("15.5 (24F74)", vmhost.Spec{CPUs: 2, Memory: 1 << 30, Data: r.m.data}, []byte("id"))
 	if err := os.WriteFile(r.m.data, []byte("disk"), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,29 @@ func TestWhichMachineCanBeSuspended(t *testing.T) {
 	r, _, _ = newSaving(t, false)
 	if _, can := r.m.offered().(vmhost.Suspender); !can {
 		t.Error("a machine that the framework saves is no Suspender")
+	}
+}
+
+func TestPause(t *testing.T) {
+	r := newRig(t, true) // it cannot be saved
+	p, can := r.m.offered().(vmhost.Pauser)
+	if !can {
+		t.Fatal("a machine that the framework does not save cannot be paused either")
+	}
+	if err := errors.Join(p.Pause(t.Context()), p.GoOn(t.Context()), p.Pause(t.Context()), r.m.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, "a paused machine", func() { <-r.m.Done() })
+	if want := "pause go-on pause link control mux stop theirs lock"; r.seen() != want {
+		t.Errorf("seen %q; want %q", r.seen(), want)
+	}
+	r, s, _ := newSaving(t, true)
+	s.refuse["pause"], s.refuse["go-on"] = errors.New("no pause"), errors.New("no way on")
+	if err := r.m.Pause(t.Context()); !errors.Is(err, s.refuse["pause"]) {
+		t.Errorf("Pause = %v; want the framework's error", err)
+	}
+	if err := r.m.GoOn(t.Context()); !errors.Is(err, s.refuse["go-on"]) {
+		t.Errorf("GoOn = %v; want the framework's error", err)
 	}
 }
 

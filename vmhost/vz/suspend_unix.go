@@ -97,7 +97,7 @@ func (m *machine) run(ctx context.Context, dir string) error {
 	if err := saved.Use(dir); err != nil {
 		return undo(saved.Problem(err))
 	}
-	if err := m.saver.goOn(); err != nil {
+	if err := m.vm.goOn(); err != nil {
 		return undo(saved.Problem(err))
 	}
 	return nil
@@ -132,7 +132,7 @@ func (m suspendable) Suspend(ctx context.Context, dir string, beside func(dir st
 				l.hangUp()
 			}
 		}
-		if err := m.saver.pause(); err != nil {
+		if err := m.vm.pause(); err != nil {
 			return err
 		}
 		paused = true
@@ -207,7 +207,7 @@ func (m *machine) unpause() {
 	m.mu.Unlock()
 	var err error
 	if !killed {
-		if err = m.saver.goOn(); err == nil {
+		if err = m.vm.goOn(); err == nil {
 			return
 		}
 		m.log.Error("a machine that could not be saved does not go on", "err", err)

@@ -139,6 +139,24 @@ var _ hypervisor = (*framework)(nil)
 
 func (f *framework) start() error { return f.vm.Start() }
 
+func (f *framework) pause() error {
+	if !f.vm.CanPause() {
+		return fmt.Errorf("the framework does not offer to pause it in state %s", f.vm.State())
+	}
+	return plain(f.vm.Pause())
+}
+
+func (f *framework) goOn() error { return plain(f.vm.Resume()) }
+
+// plain is what the framework says, as a clause of a sentence.
+func plain(err error) error {
+	var said *vz.NSError
+	if !errors.As(err, &said) {
+		return err
+	}
+	return fmt.Errorf("the Virtualization framework says: %s (%s %d)", strings.TrimSuffix(said.LocalizedDescription, "."), said.Domain, said.Code)
+}
+
 func (f *framework) pressPower() error {
 	if !f.vm.CanRequestStop() {
 		return fmt.Errorf("the framework does not offer it in state %s", f.vm.State())

@@ -102,6 +102,9 @@ func printStatus(s api.Status) {
 	if p := s.Saved; p != nil {
 		row("saved", fmt.Sprintf("%s on the host's disk, since %s", size(p.Bytes), p.At.Local().Format("2006-01-02 15:04:05")))
 	}
+	if p := s.Paused; p != nil {
+		row("asleep", fmt.Sprintf("%s, since %s", stays(*p), p.At.Local().Format("2006-01-02 15:04:05")))
+	}
 	if d := s.Disk; d != nil {
 		row("disk", fmt.Sprintf("%s of %s used on the host, %s", size(d.Allocated), size(d.Size), d.Path))
 	}
@@ -120,6 +123,14 @@ func printStatus(s api.Status) {
 		fmt.Println(colour(os.Stdout, red, printable(f.Summary)))
 		explainMore(os.Stdout, *f)
 	}
+}
+
+// stays says what a paused VM costs.
+func stays(p api.Paused) string {
+	if p.Bytes == 0 {
+		return "paused: its memory stays"
+	}
+	return fmt.Sprintf("paused: its memory stays, %s", size(p.Bytes))
 }
 
 func printTimeline(s api.Status) {

@@ -56,8 +56,8 @@ func TestAGuestThatStoodStillIsToldTheTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := w.driver.Machine()
-	m.Pause(3 * time.Hour)
+	m.Stall(3 * time.Hour)
 	w.eventually(t, "the right time in the guest", func() bool { return m.Lag().Abs() < time.Second })
-	m.Pause(-time.Hour) // somebody set the host's clock back
+	m.Stall(-time.Hour) // somebody set the host's clock back
 	w.eventually(t, "the right time in a guest that was ahead", func() bool { return m.Lag().Abs() < time.Second })
 }

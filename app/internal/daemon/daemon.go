@@ -42,15 +42,16 @@ const enginePatience = 10 * time.Minute
 
 // Daemon is the running coved.
 type Daemon struct {
-	home   api.Home
-	log    *slog.Logger
-	driver vmhost.Driver
-	life   *lifecycle.Life
-	quit   context.CancelFunc
-	front  *dockerapi.Front
-	uses   ownUses
-	knocks chan struct{}    // of clients of published ports while the engine sleeps
-	ports  *ports.Publisher // on the host, whatever becomes of the VM that they lead to
+	home      api.Home
+	log       *slog.Logger
+	driver    vmhost.Driver
+	life      *lifecycle.Life
+	quit      context.CancelFunc
+	front     *dockerapi.Front
+	uses      ownUses
+	sleepless sync.Once        // says that the settings of sleep have no effect
+	knocks    chan struct{}    // of clients of published ports while the engine sleeps
+	ports     *ports.Publisher // on the host, whatever becomes of the VM that they lead to
 
 	settingsLock sync.Mutex // one reader or writer of the file at a time
 
@@ -58,6 +59,7 @@ type Daemon struct {
 	start   *start      // the last one
 	shared  *shares.Set // what the VM that runs has of the host; nil without one
 	context string      // the docker context, if it was made
+	still   *vm         // that was not saved and stands still while the engine sleeps; nil without one
 }
 
 var (
@@ -141,7 +143,7 @@ func (d *Daemon) serve(ctx context.Context) error {
 	case <-serving.Done():
 		d.log.Error("a socket failed", "err", context.Cause(serving))
 	}
-	d.life.Leave(context.Background(), "coved ends")
+	d.leave(context.Background(), "coved ends")
 	d.life.Wait()
 	d.containerProxies(hostproxy.Proxies{}, false)
 	d.restoreContext()
@@ -228,9 +230,9 @@ func (d *Daemon) Start(ctx context.Context) error {
 }
 func (d *Daemon) Stop(ctx context.Context) error { return d.life.Stop(ctx, "asked for by cove stop") }
 
-// Quit stops the VM, then ends the daemon. One that is suspended stays so.
+// Quit stops the VM, then ends the daemon. One that was saved stays so.
 func (d *Daemon) Quit(ctx context.Context) error {
-	if err := d.life.Leave(ctx, "coved quits"); err != nil {
+	if err := d.leave(ctx, "coved quits"); err != nil {
 		return err
 	}
 	d.quit()

@@ -13,7 +13,6 @@ import (
 	"github.com/covedesk/cove/guestd/protocol"
 	"github.com/covedesk/cove/proxy/dockerapi"
 	"github.com/covedesk/cove/proxy/ports"
-	"github.com/covedesk/cove/vmhost"
 )
 
 // idleEvery is how often it is looked whether the engine is used. The guest is asked at the end of a time
@@ -98,6 +97,7 @@ func (d *Daemon) sleepWhenIdle(ctx context.Context) {
 	var last use
 	var since time.Time // of the last use
 	var of *vm
+	prepared := false // for a sleep that is soon to come
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,7 +111,7 @@ func (d *Daemon) sleepWhenIdle(ctx context.Context) {
 		}
 		now := d.look()
 		if v != of {
-			of, last, since = v, now, now.at
+			of, last, since, prepared = v, now, now.at, false
 			continue
 		}
 		// Without calls it is for the containers to say whether they do something. They are asked from one
@@ -124,7 +124,11 @@ func (d *Daemon) sleepWhenIdle(ctx context.Context) {
 			now.guest, now.asked = u, true
 		}
 		if used(last, now, s) {
-			since = now.at
+			since, prepared = now.at, false
+		}
+		if !prepared && now.at.Sub(since) >= 2*idleEvery {
+			prepared = true
+			d.prepare(ctx, v)
 		}
 		both := last.asked && now.asked
 		last = now
@@ -143,6 +147,18 @@ func (d *Daemon) sleepWhenIdle(ctx context.Context) {
 	}
 }
 
+// preparePatience bounds what is asked of an engine ahead of a sleep: it is not to come later for it.
+const preparePatience = idleEvery
+
+// prepare asks the engine ahead what a sleep will be asked.
+func (d *Daemon) prepare(ctx context.Context, v *vm) {
+	ctx, cancel := context.WithTimeout(ctx, preparePatience)
+	defer cancel()
+	if err := d.front.Prepare(ctx, v); err != nil {
+		d.log.Debug("prepare", "err", err)
+	}
+}
+
 // maySleep gives the VM that runs, if it can be suspended and the settings let it.
 func (d *Daemon) maySleep() (*vm, settings.Sleep, bool) {
 	state, _ := d.life.State()
@@ -155,8 +171,13 @@ func (d *Daemon) maySleep() (*vm, settings.Sleep, bool) {
 		return nil, s, false
 	}
 	v := one.(*vm)
-	_, can := v.machine.(vmhost.Suspender)
-	return v, s, can
+	if v.wayToSleep() == awake {
+		d.sleepless.Do(func() {
+			d.life.Notice(fmt.Sprintf("The setting sleep.after has no effect: machines on %s can neither be saved nor paused here.", d.driver.Name()))
+		})
+		return nil, s, false
+	}
+	return v, s, true
 }
 
 // sleepSettings are those as they are now. With settings that cannot be read nothing sleeps.

@@ -120,16 +120,7 @@ func (v *vm) keepSize() {
 		<-v.machine.Done()
 		cancel()
 	}()
-	want, err := v.d.values()
-	if err == nil {
-		err = v.setSwap(ctx, strconv.FormatInt(want.Swap, 10))
-	}
-	var refused refusal
-	if errors.As(err, &refused) {
-		v.d.life.Notice("The VM's swap is not as the setting says: " + err.Error() + ".")
-	} else if err != nil {
-		v.d.log.Warn("swap of the guest", "err", err)
-	}
+	want := v.catchUpSwap(ctx)
 	for {
 		var again <-chan time.Time
 		if wait := v.stepMemory(ctx, want.Memory); wait > 0 {
@@ -147,8 +138,28 @@ func (v *vm) keepSize() {
 	}
 }
 
+// catchUpSwap gives the guest the swap that the settings say, and gives the settings.
+func (v *vm) catchUpSwap(ctx context.Context) settings.Values {
+	want, err := v.d.values()
+	if err == nil {
+		err = v.setSwap(ctx, strconv.FormatInt(want.Swap, 10))
+	}
+	var refused refusal
+	if errors.As(err, &refused) {
+		v.d.life.Notice("The VM's swap is not as the setting says: " + err.Error() + ".")
+	} else if err != nil {
+		v.d.log.Warn("swap of the guest", "err", err)
+	}
+	return want
+}
+
 // stepMemory goes one step to the memory that the guest is to have, and says when to go on; 0: it is there.
 func (v *vm) stepMemory(ctx context.Context, want int64) time.Duration {
+	select {
+	case <-v.Done():
+		return memoryRetry // it stands still, or has ended
+	default:
+	}
 	at, is := v.memory(ctx)
 	want = min(want, at.Size) // the rest needs a restart
 	if !is || at.Granted == want {

@@ -66,6 +66,10 @@ func (d *Daemon) fillSaved(s *api.Status) {
 	if s.Phase != api.Suspended && s.Phase != api.Resuming {
 		return
 	}
+	if v := d.standing(); v != nil {
+		v.fillStill(s)
+		return
+	}
 	r, err := readRest(d.saved())
 	if err != nil {
 		return // it is being used
@@ -166,6 +170,9 @@ func (d *Daemon) boot(ctx context.Context, p lifecycle.Progress) (_ lifecycle.VM
 }
 
 func (d *Daemon) resume(ctx context.Context, stage func(string)) (*vm, error) {
+	if v := d.standing(); v != nil {
+		return v, v.wake(ctx, stage)
+	}
 	was, err := readRest(d.saved())
 	if err != nil {
 		return nil, err
@@ -227,28 +234,34 @@ const sleepPatience = 2 * time.Minute
 
 // Suspend saves the machine: see lifecycle.VM.
 func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
-	s, can := v.machine.(vmhost.Suspender)
-	if !can {
-		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
-	}
-	if err := v.roomToSave(ctx); err != nil {
-		return err
+	way := v.wayToSleep()
+	switch way {
+	case awake:
+		return &api.Error{Failure: api.Failure{Cause: api.CauseNotOffered, Summary: fmt.Sprintf("Machines on %s can neither be saved nor paused here, so the engine cannot be suspended.", v.d.driver.Name()), Remedy: "`cove stop` stops it in order."}}
+	case toDisk:
+		if err := v.roomToSave(ctx); err != nil {
+			return err
+		}
 	}
 	begun := time.Now()
 	took := func(what string) { v.d.log.Debug("suspend", "done", what, "after", time.Since(begun)) }
+	settled := make(chan func(), 1)
+	go func() { settled <- v.settle(ctx) }() // it holds for what is asked from then on
 	if err := v.d.front.Snapshot(ctx, v); err != nil {
 		v.d.log.Warn("passive calls will wake the engine", "err", err)
 	}
 	took("snapshot")
+	undo := <-settled
+	took("settle")
 	if wanted != nil && wanted() {
+		undo()
 		v.d.front.Resume()
 		v.d.ports.Lead(v)
 		return errUsed
 	}
 	v.d.front.Suspend()
 	v.d.ports.Suspend()
-	undo := v.settle(ctx)
-	took("settle")
+	gives := way == toMemory && v.hasToGive(ctx)
 	hangUp, cancel := context.WithTimeout(ctx, hangUpPatience)
 	if err := v.network.Suspend(hangUp); err != nil {
 		v.d.log.Warn("suspend", "err", err)
@@ -257,9 +270,13 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 	took("hang up")
 	asleep := make(chan struct{})
 	v.mu.Lock()
+	client := v.client
 	v.asleep, v.client = asleep, nil
 	v.mu.Unlock()
-	err := v.say(protocol.Message{Sleep: &protocol.Sleep{}})
+	if client != nil {
+		client.KeepWarm(0)
+	}
+	err := v.say(protocol.Message{Sleep: &protocol.Sleep{Forget: way == toMemory}})
 	if err == nil {
 		select {
 		case <-asleep:
@@ -270,17 +287,23 @@ func (v *vm) Suspend(ctx context.Context, wanted func() bool) error {
 		}
 	}
 	took("guest")
-	if err == nil {
-		err = s.Suspend(ctx, v.d.saved(), v.leave)
+	if err == nil && way == toMemory {
+		if gives {
+			v.giveMemory(ctx)
+		}
+		err = v.standStill(ctx, undo)
+	} else if err == nil {
+		if err = v.machine.(vmhost.Suspender).Suspend(ctx, v.d.saved(), v.leave); err == nil {
+			<-v.done
+		}
 	}
 	if err == nil {
-		<-v.done
-		v.d.log.Info("suspended", "took", time.Since(begun))
+		v.d.log.Info("suspended", "took", time.Since(begun), "to", way)
 		return nil
 	}
 	v.d.log.Warn("suspend", "err", err)
 	undo()
-	if ended := v.goOn(); ended != nil {
+	if ended := v.goOn(context.Background()); ended != nil {
 		v.d.log.Error("the guest does not go on", "err", ended)
 		v.machine.Kill()
 		<-v.done
@@ -348,10 +371,10 @@ func (d *Daemon) loadAnswers() {
 	}
 }
 
-// goOn opens a new session with a guest whose machine was not saved after all.
-func (v *vm) goOn() error {
+// goOn opens a new session with a guest whose machine was not saved after all, or stood still.
+func (v *vm) goOn(ctx context.Context) error {
 	v.network.Resume()
-	ctx, cancel := context.WithTimeout(context.Background(), wakePatience)
+	ctx, cancel := context.WithTimeout(ctx, wakePatience)
 	defer cancel()
 	if err := v.greet(ctx, protocol.Config{}); err != nil {
 		return err

@@ -31,9 +31,8 @@ const leastRoom = 256 << 20
 
 // start is one start, as people see it.
 type start struct {
-	begun time.Time
-
 	mu        sync.Mutex // guards all below
+	begun     time.Time
 	steps     []api.Step
 	kernelAt  time.Time // when the guest's kernel started, by our clock; the earliest guess is the best
 	machine   *api.Machine
@@ -57,16 +56,23 @@ func (s *start) fill(to *api.Status) {
 	}
 }
 
+// again begins the account anew, of a machine that goes on.
+func (s *start) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun, s.steps, s.kernelAt = time.Now(), nil, time.Time{}
+}
+
 // timed runs a step of the host's and keeps how long it took.
 func (s *start) timed(name string, f func() error) error {
 	begun := time.Now()
 	err := f()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	step := api.Step{Where: "host", Name: name, Start: begun.Sub(s.begun).Seconds(), Seconds: time.Since(begun).Seconds()}
 	if err != nil {
 		step.Error = err.Error()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.steps = append(s.steps, step)
 	return err
 }
@@ -191,7 +197,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}
 	})
 	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), over: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
 	v.network, v.folders, begun = network, folders, true
 	go v.hear()
 	go v.watch(console)

@@ -38,8 +38,8 @@ type vm struct {
 	listening chan protocol.Listening
 	ready     chan struct{}
 	failed    chan api.Failure
-	done      chan struct{}
-	sessions  sync.Once // begins those that last
+	done      chan struct{} // closed when the machine is gone
+	sessions  sync.Once     // begins those that last
 
 	talk sync.Mutex // one says something to the guest at a time
 
@@ -48,6 +48,8 @@ type vm struct {
 	listed chan struct{} // closed when the guest has said which it wants
 
 	mu      sync.Mutex          // guards all below
+	over    chan struct{}       // closed when the machine is gone or stands still
+	still   *still              // nil while it runs
 	secret  transport.Secret    // of the last hello
 	nonce   string              // of the last hello
 	greeted chan struct{}       // closed when the guest has answered it
@@ -367,15 +369,24 @@ func (v *vm) watch(console io.Closer) {
 	}
 	console.Close()
 	v.mu.Lock()
-	unwoken := v.spec.Saved != "" && !v.serving // its ports are for who comes in its place
+	unwoken := v.spec.Saved != "" && !v.serving || v.still != nil // its ports are for who comes in its place
 	v.mu.Unlock()
 	v.leavePorts(unwoken || v.machine.Exit().Reason == vmhost.ExitSuspended)
 	v.folders.Close()
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	close(v.done)
+	if v.still == nil {
+		close(v.over)
+	}
 }
 
-// Done is closed when the machine is gone.
-func (v *vm) Done() <-chan struct{} { return v.done }
+// Done is closed when the machine is gone, or stands still: see wake.
+func (v *vm) Done() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.over
+}
 
 // Failure says why the machine ended, if we did not ask for it.
 func (v *vm) Failure() *api.Failure {

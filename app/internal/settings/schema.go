@@ -130,7 +130,7 @@ var schema = []key{
 		take: func(v *Values, s string) { v.DataFolder = s },
 	},
 	sharesKey,
-	sleepKeys[0], sleepKeys[1], sleepKeys[2],
+	sleepKeys[0], sleepKeys[1], sleepKeys[2], sleepKeys[3],
 	{
 		name: "accelerator", kind: "choice", applies: restart, description: "What runs the VM's code. auto takes the best that is proven to work.",
 		fallback: func(Host) string { return "auto" },

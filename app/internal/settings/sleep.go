@@ -11,6 +11,7 @@ type Sleep struct {
 	After      time.Duration // without use; 0: never
 	Containers bool          // also while containers run, if they do nothing
 	Network    bool          // clients on the network may wake it, not those of this machine alone
+	Memory     bool          // the VM stands still and keeps its memory, and is not saved to the disk
 }
 
 // leastSleep is the shortest sleep.after: below, a person between two commands would wait for the engine.
@@ -53,11 +54,19 @@ var sleepKeys = []key{
 		parse:    oneOf(sleepWakeFrom),
 		take:     func(v *Values, s string) { v.Sleep.Network = s == "network" },
 	},
+	{
+		name: "sleep.to", kind: "choice", applies: now, description: "Where the VM is while the engine sleeps. disk: it is saved there and needs no memory; where it cannot be saved it is paused. memory: it is paused, stays in memory, and is back at once.",
+		fallback: func(Host) string { return sleepTo[0] },
+		allowed:  func(Host) string { return strings.Join(sleepTo, ", ") },
+		parse:    oneOf(sleepTo),
+		take:     func(v *Values, s string) { v.Sleep.Memory = s == "memory" },
+	},
 }
 
 var (
 	sleepContainers = []string{"awake", "idle"}
 	sleepWakeFrom   = []string{"this-machine", "network"}
+	sleepTo         = []string{"disk", "memory"}
 )
 
 func oneOf(words []string) func(Host, string) (string, error) {

@@ -57,8 +57,9 @@ type Session struct {
 	// SetClock and Shutdown are called as the host asks.
 	SetClock func(by time.Duration)
 	Shutdown func()
-	// Sync writes to the disk what is not there yet, before the machine is saved.
-	Sync func()
+	// Sync writes to the disk what is not there yet, before the machine is saved or paused, and gives up what is
+	// kept of files if it is to forget that.
+	Sync func(forget bool)
 
 	mu      sync.Mutex
 	out     *protocol.Writer   // nil until the host said hello
@@ -104,8 +105,8 @@ func (s *Session) writeLocked() {
 }
 
 // sleep says the last word before a save, unless another hello has come since the given one.
-func (s *Session) sleep(hellos int) {
-	s.Sync()
+func (s *Session) sleep(hellos int, forget bool) {
+	s.Sync(forget)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.hellos == hellos {
@@ -162,7 +163,7 @@ func (s *Session) Serve(ctx context.Context, port io.ReadWriteCloser) error {
 			s.mu.Lock()
 			hellos := s.hellos
 			s.mu.Unlock()
-			go s.sleep(hellos)
+			go s.sleep(hellos, m.Sleep.Forget)
 		case m.Ping != nil:
 			s.Tell(protocol.Message{Pong: &protocol.Pong{ID: m.Ping.ID, Time: time.Now()}})
 		}

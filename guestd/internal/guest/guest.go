@@ -83,7 +83,7 @@ func New() *Guest {
 	g.doors = hostservices.New(g.asks)
 	g.session.Hello = g.greeted
 	g.session.SetClock = g.clock.Move
-	g.session.Sync = unix.Sync
+	g.session.Sync = syncDisks
 	g.session.Shutdown = func() { g.askStop("host asked") }
 	g.server = transport.NewServer(g.handlers())
 	g.engineUp, g.engineDown = context.WithCancel(context.Background())
