@@ -85,16 +85,79 @@ func (b *bench) sleep(ctx context.Context) error {
 		}
 		echoes = append(echoes, time.Since(begun).Seconds())
 	}
-	for _, l := range [][]float64{saves, pings, echoes} {
-		slices.Sort(l)
-	}
-	median := func(l []float64) float64 { return l[len(l)/2] }
 	perGiB := median(saves) / (float64(used) / (1 << 30))
 	b.row("save", fmt.Sprintf("%.2f s, %.2f s a GiB that the guest used", median(saves), perGiB), mb(used)+" used", "")
+	if err := b.saveMore(ctx, median(saves), used); err != nil {
+		return err
+	}
 	b.row("size of the saved state", mb(saved), mb(used)+" that the guest used", fmt.Sprintf("%.2f", float64(saved)/float64(used)))
 	reference := fmt.Sprintf("%.1f s for a cold boot to `/_ping`", cold)
 	b.row("wake to the engine's first answer, with a share in use", fmt.Sprintf("%.2f s", median(pings)), reference, fmt.Sprintf("%.2f", median(pings)/cold))
 	b.row("first connection to a published port of a sleeping engine, to the first byte from its container", fmt.Sprintf("%.2f s", median(echoes)), reference, fmt.Sprintf("%.2f", median(echoes)/cold))
+	return b.pauses(ctx, port.Address, reference)
+}
+
+// median sorts a list.
+func median(l []float64) float64 {
+	slices.Sort(l)
+	return l[len(l)/2]
+}
+
+// saveMore saves a guest that uses more, which tells what each GiB costs from what every save does.
+func (b *bench) saveMore(ctx context.Context, less float64, used int64) error {
+	if _, _, err := b.use(ctx, "memory", usedMiB); err != nil {
+		return err
+	}
+	defer b.program(context.Background(), "docker", "rm", "-f", "user")
+	var saves []float64
+	var more int64
+	for range sleeps {
+		var err error
+		if more, err = b.guestUses(ctx); err != nil {
+			return err
+		}
+		begun := time.Now()
+		if err := b.Suspend(ctx); err != nil {
+			return err
+		}
+		saves = append(saves, time.Since(begun).Seconds())
+		if err := b.Start(ctx); err != nil {
+			return err
+		}
+	}
+	slope := (median(saves) - less) / (float64(more-used) / (1 << 30))
+	b.row("the same of a guest that uses more", fmt.Sprintf("%.2f s, %.2f s a GiB", median(saves), median(saves)/(float64(more)/(1<<30))),
+		mb(more)+" used", "")
+	b.row("of a save: for each GiB more, and whatever is used", fmt.Sprintf("%.2f s and %.2f s", slope, less-slope*float64(used)/(1<<30)), "from the two rows above", "")
+	return nil
+}
+
+// pauses has the VM stand still in place of being saved.
+func (b *bench) pauses(ctx context.Context, address, reference string) error {
+	if _, err := b.Set(ctx, "sleep.to", "memory", false); err != nil {
+		return err
+	}
+	defer b.Unset(context.Background(), "sleep.to", false)
+	var sleeping, echoes []float64
+	var s api.Status
+	for range sleeps {
+		begun := time.Now()
+		err := b.Suspend(ctx)
+		if err != nil {
+			return err
+		}
+		sleeping = append(sleeping, time.Since(begun).Seconds())
+		if s, err = b.Status(ctx); err != nil || s.Paused == nil {
+			return fmt.Errorf("after a suspend to memory the engine is %s, %v", s.Phase, err)
+		}
+		begun = time.Now()
+		if err := echo(ctx, address); err != nil {
+			return err
+		}
+		echoes = append(echoes, time.Since(begun).Seconds())
+	}
+	b.row("pause, with the time in which memory is given back", fmt.Sprintf("%.2f s", median(sleeping)), mb(s.Paused.Bytes)+" stay with the VM", "")
+	b.row("first connection to a published port of a paused engine, to the first byte from its container", fmt.Sprintf("%.2f s", median(echoes)), reference, "")
 	return nil
 }
 
