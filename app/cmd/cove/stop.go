@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
+	"time"
 
+	"github.com/covedesk/cove/app/api"
 	"github.com/covedesk/cove/app/client"
 	"github.com/spf13/cobra"
 )
@@ -39,11 +43,35 @@ func without(ctx context.Context, do func(*client.Client, context.Context) error
 	if err != nil {
 		return err
 	}
-	if err := do(c, ctx); err != nil && !errors.Is(err, client.ErrNoDaemon) {
+	end := showNotices(ctx, c)
+	err = do(c, ctx)
+	end()
+	if err != nil && !errors.Is(err, client.ErrNoDaemon) {
 		return err
 	}
 	fmt.Println(then)
 	return nil
+}
+
+// showNotices prints what people are told from now on, until the function that it gives is called.
+func showNotices(ctx context.Context, c *client.Client) (end func()) {
+	shown := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c.Events(ctx, func(e api.Event) {
+			if e.Status == nil {
+				return
+			}
+			for _, n := range e.Status.Notices {
+				if n.Time.After(shown) {
+					shown = n.Time
+					fmt.Fprintln(os.Stderr, colour(os.Stderr, amber, printable(n.Text)))
+				}
+			}
+		})
+	})
+	return func() { cancel(); wg.Wait() }
 }
 
 func restartCommand() *cobra.Command {

@@ -139,6 +139,35 @@ func TestFullNotice(t *testing.T) {
 	}
 }
 
+// Who stops a machine that waits for room is told at once what that takes.
+func TestAStopWhileTheDiskIsFull(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		w := newWorld(t, &fakevm.Driver{})
+		ctx := context.Background()
+		if err := w.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		m := w.driver.Machine()
+		m.Happen(vmhost.EventDiskFull)
+		if !full {
+			m.Happen(vmhost.EventResumed)
+		}
+		if err := w.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+		said := false
+		for _, n := range w.phase(t, api.Stopped).Notices {
+			said = said || strings.Contains(n.Text, "cannot stop its containers in order") && strings.Contains(n.Text, "within 75 seconds")
+		}
+		if said != full {
+			t.Errorf("with a disk that is full: %t, the stop says that the VM waits: %t", full, said)
+		}
+	}
+	if got := stuckNotice("/d", 56<<20); !strings.Contains(got, "Free about 200 MiB") || !strings.Contains(got, "/d") {
+		t.Errorf("stuckNotice = %q; want how much to free, and where", got)
+	}
+}
+
 func TestTheDefaultOfTheDiskHoldsAtOnceToo(t *testing.T) {
 	w := newWorld(t, &fakevm.Driver{})
 	ctx := context.Background()

@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/covedesk/cove/vmhost"
@@ -66,9 +67,21 @@ func fullNotice(folder string, free int64) string {
 		folder, free>>20, mebibytes(vmhost.RoomToGoOn-free))
 }
 
+// stuckNotice says what becomes of a stop while the machine waits for its disk.
+func stuckNotice(folder string, free int64) string {
+	free = max(0, vmhost.RoomToGoOn-free)
+	do := "The host cannot write it now"
+	if free > 0 {
+		do = fmt.Sprintf("Free about %d MiB there now", mebibytes(free))
+	}
+	return fmt.Sprintf("The VM waits for room on the disk that holds %s and cannot stop its containers in order. %s, and it does within %.0f seconds; after that it is ended, and what its programs wrote last is lost.",
+		folder, do, (orderPatience + powerPatience).Seconds())
+}
+
 // happened keeps what the machine tells while it runs.
-func (d *Daemon) happened(e vmhost.Event, data string, clock clockwork) {
+func (d *Daemon) happened(e vmhost.Event, data string, clock clockwork, waits *atomic.Bool) {
 	folder := filepath.Dir(data)
+	waits.Store(e != vmhost.EventResumed)
 	switch e {
 	case vmhost.EventDiskFull:
 		free, err := disk.Free(folder)

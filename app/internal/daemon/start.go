@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covedesk/cove/app/api"
@@ -172,7 +173,8 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
 	clock := newClockwork()
-	spec.Event = func(e vmhost.Event) { d.happened(e, spec.Data, clock) }
+	waits := new(atomic.Bool)
+	spec.Event = func(e vmhost.Event) { d.happened(e, spec.Data, clock, waits) }
 	network, err := d.network()
 	if err != nil {
 		console.Close()
@@ -197,7 +199,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		st.machine = &api.Machine{Driver: d.driver.Name(), Accelerator: a.Name, AcceleratorReason: a.Reason, CPUs: spec.CPUs, Memory: spec.Memory, Image: image.Info.Digest}
 	})
 	v := &vm{d: d, start: st, machine: m, spec: spec, out: protocol.NewWriter(m.Control()),
-		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), over: make(chan struct{}), listed: make(chan struct{}), clock: clock, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
+		listening: make(chan protocol.Listening, 1), ready: make(chan struct{}), failed: make(chan api.Failure, 1), word: make(chan struct{}), heard: make(chan struct{}), told: stage, done: make(chan struct{}), over: make(chan struct{}), listed: make(chan struct{}), clock: clock, waits: waits, opened: make(chan struct{}, maxOpened), resized: make(chan struct{}, 1)}
 	v.network, v.folders, begun = network, folders, true
 	go v.hear()
 	go v.watch(console)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/covedesk/cove/proxy"
 	"github.com/covedesk/cove/proxy/transport"
 	"github.com/covedesk/cove/vmhost"
+	"github.com/covedesk/cove/vmhost/disk"
 	"github.com/covedesk/cove/vmhost/netstack"
 )
 
@@ -30,6 +32,7 @@ type vm struct {
 	network *netstack.Network
 	folders *sharing
 	clock   clockwork
+	waits   *atomic.Bool    // the machine, for its disk
 	resized chan struct{}   // the setting for memory changed
 	held    []protocol.Bind // what a list in pieces has named so far
 
@@ -440,6 +443,14 @@ func (v *vm) end() {
 	default: // nobody is there to be asked: nothing runs that could lose something
 	}
 	if said {
+		if v.waits.Load() {
+			folder := filepath.Dir(v.spec.Data)
+			free, err := disk.Free(folder)
+			if err != nil {
+				v.d.log.Warn("room on the host's disk", "err", err)
+			}
+			v.d.life.Notice(stuckNotice(folder, free))
+		}
 		select {
 		case <-v.done:
 			return
