@@ -74,7 +74,9 @@ func TestSoak(t *testing.T) {
 			first = remains(t)
 		}
 		if i > 1 && i == cycles-1 {
-			if last := remains(t); last.more(first) {
+			last := remains(t)
+			t.Logf("asleep for the second time there are %+v, for the %dth time %+v", first, i+1, last)
+			if last.more(first) {
 				t.Errorf("asleep for the %dth time there are %+v; for the second time there were %+v", i+1, last, first)
 			}
 		}
@@ -128,22 +130,37 @@ func poll(ctx context.Context, did func(error)) {
 	}
 }
 
-// left is what a sleeping engine has on the host.
-type left struct{ processes, descriptors, files int }
+// left is what a sleeping engine has on the host, and coved of memory of its own.
+type left struct{ processes, descriptors, files, threads, mebibytes int }
 
-// more allows for what comes and goes, such as the poller's connection.
+// more allows for what comes and goes, such as the poller's connection, and what Go has not given back yet.
 func (l left) more(than left) bool {
-	return l.processes > than.processes || l.descriptors > than.descriptors+4 || l.files > than.files
+	return l.processes > than.processes || l.descriptors > than.descriptors+4 || l.files > than.files ||
+		l.threads > than.threads+16 || l.mebibytes > than.mebibytes+32
 }
 
 func remains(t *testing.T) (l left) {
 	t.Helper()
 	l.processes = len(pids(world.work + "/"))
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", one(t, "coved")))
+	coved := one(t, "coved")
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", coved))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.descriptors = len(fds)
+	about, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", coved))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(about)) { // proc(5), status
+		var n int
+		if _, err := fmt.Sscanf(line, "Threads: %d", &n); err == nil {
+			l.threads = n
+		}
+		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &n); err == nil {
+			l.mebibytes = n >> 10
+		}
+	}
 	filepath.WalkDir(world.home, func(string, os.DirEntry, error) error { l.files++; return nil })
 	return l
 }

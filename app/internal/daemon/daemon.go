@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -52,6 +53,8 @@ type Daemon struct {
 	sleepless sync.Once        // says that the settings of sleep have no effect
 	knocks    chan struct{}    // of clients of published ports while the engine sleeps
 	ports     *ports.Publisher // on the host, whatever becomes of the VM that they lead to
+
+	console io.WriteCloser // of each VM
 
 	settingsLock sync.Mutex // one reader or writer of the file at a time
 
@@ -100,7 +103,8 @@ func Run(ctx context.Context, home api.Home, newDriver func(home api.Home, log *
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel, knocks: make(chan struct{}, 1)}
+	d := &Daemon{home: home, log: log, driver: newDriver(home, log), quit: cancel, knocks: make(chan struct{}, 1),
+		console: logFile(home.Dir("vm", profile, "console.log"))}
 	d.front = dockerapi.New(d, dockerapi.GuestPaths, mountable{d}, log)
 	d.ports = ports.New(ports.Options{Log: log, Wake: d.wakeFor})
 	defer d.ports.Close()

@@ -24,6 +24,8 @@ const (
 	logBackups   = 2
 )
 
+// logFile is one for each file and coved: lumberjack leaves a goroutine behind for each that was written to.
+// After Close it opens the file again when it is written to.
 func logFile(path string) io.WriteCloser {
 	return &lumberjack.Logger{Filename: path, MaxSize: logMegabytes, MaxBackups: logBackups}
 }

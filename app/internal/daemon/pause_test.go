@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -157,5 +158,41 @@ func TestAMachineThatCanNeitherBeSavedNorPaused(t *testing.T) {
 	time.Sleep(idleEvery + time.Second) // another look
 	if n := said(); n != 1 {
 		t.Errorf("it is said %d times; want once", n)
+	}
+}
+
+// An engine that slept and woke again and again has no goroutine more than one that did so twice.
+func TestSleepsLeaveNothingBehind(t *testing.T) {
+	for says, row := range map[string]struct {
+		able   fakevm.Ability
+		cycles int
+	}{"saved": {fakevm.Saves, 12}, "paused": {fakevm.Pauses, 4}} { // a pause takes 3 s
+		t.Run(says, func(t *testing.T) {
+			w := newWorld(t, &fakevm.Driver{Fault: fakevm.Fault{Able: row.able}})
+			ctx := context.Background()
+			if err := w.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			cycle := func() {
+				if err := errors.Join(w.Suspend(ctx), w.Start(ctx)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cycle()
+			cycle()
+			settled := func() int { // the least of some looks: what is ending is not what stays
+				least := runtime.NumGoroutine()
+				for range 100 {
+					time.Sleep(20 * time.Millisecond)
+					least = min(least, runtime.NumGoroutine())
+				}
+				return least
+			}
+			before := settled()
+			for range row.cycles {
+				cycle()
+			}
+			w.eventually(t, "the end of what was begun", func() bool { return settled() < before+row.cycles })
+		})
 	}
 }

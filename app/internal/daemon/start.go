@@ -169,7 +169,7 @@ func (d *Daemon) launch(ctx context.Context, stage func(string), was *rest) (_ *
 		}
 	}()
 
-	console := logFile(d.home.Dir("vm", profile, "console.log"))
+	console := d.console
 	fmt.Fprintf(console, "--- start at %s\n", st.begun.UTC().Format(time.RFC3339))
 	spec.Console = console
 	clock := newClockwork()
