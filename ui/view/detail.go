@@ -68,7 +68,7 @@ func newDetail(p *containersPage, id string, tab int) *detail {
 	var update func()
 	log := model.NewLog(func() { update() })
 	d.logs = newReader(d.w, log, wordSearchLogs, true)
-	update = calmly(logPace, func() { d.logs.update() })
+	update = d.w.calmly(logPace, func() { d.logs.update() })
 	d.inspect = newReader(d.w, model.NewLog(func() {}), wordSearchText, false)
 	d.inspect.view.follow = false
 	show := newButton(d.w, "eye", wordSecrets, ghost, nil)
@@ -227,7 +227,7 @@ func (d *detail) inspectNow() {
 		} else {
 			lines = model.Inspected(b, secrets)
 		}
-		fyne.Do(func() {
+		d.w.do(func() {
 			d.inspect.log.Clear()
 			for _, l := range lines {
 				d.inspect.log.Add(model.Entry{Text: l})

@@ -80,8 +80,8 @@ func (w *Window) runDialog(r model.Run) {
 			return
 		}
 		run.Disable()
-		w.store.Launch(r, func(p *model.Pull) { fyne.Do(func() { m.close(); w.follow(p) }) }, func(id, what string) {
-			fyne.Do(func() {
+		w.store.Launch(r, func(p *model.Pull) { w.do(func() { m.close(); w.follow(p) }) }, func(id, what string) {
+			w.do(func() {
 				switch {
 				case what == "" && m.open():
 					m.close()

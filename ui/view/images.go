@@ -132,7 +132,7 @@ func (p *imagesPage) prune() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		u, err := p.w.store.Prunable(ctx)
-		fyne.Do(func() {
+		p.w.do(func() {
 			switch {
 			case err != nil:
 				p.w.toast(model.Notice{Tone: model.Bad, Title: "The engine could not say what is unused", Text: err.Error()})

@@ -361,13 +361,13 @@ func isDark() bool {
 
 // calmly makes a function that may be called from any goroutine, as often as one likes: f then runs on Fyne's
 // goroutine, at the most once in d.
-func calmly(d time.Duration, f func()) func() {
+func (w *Window) calmly(d time.Duration, f func()) func() {
 	var due atomic.Bool
 	return func() {
 		if due.CompareAndSwap(false, true) {
 			time.AfterFunc(d, func() {
 				due.Store(false)
-				fyne.Do(f)
+				w.do(f)
 			})
 		}
 	}

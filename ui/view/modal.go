@@ -150,7 +150,7 @@ func (w *Window) toast(n model.Notice) {
 	w.toasts.Add(all)
 	w.settle()
 	if n.Tone != model.Bad {
-		time.AfterFunc(toastStays, func() { fyne.Do(gone) })
+		time.AfterFunc(toastStays, func() { w.do(gone) })
 	}
 }
 

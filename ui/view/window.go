@@ -1,6 +1,7 @@
 package view
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,9 @@ type Window struct {
 	page       page
 	toasts     *fyne.Container
 	modals     []*modal
+
+	gate sync.Mutex
+	over bool // the window is gone: nothing may be asked of Fyne any more
 
 	focused bool
 	used    time.Time
@@ -95,11 +99,28 @@ func (corner) Layout(o []fyne.CanvasObject, s fyne.Size) {
 // Changed is for the store: there is something new. It may be called from any goroutine.
 func (w *Window) Changed() {
 	if w.busy.CompareAndSwap(false, true) {
-		fyne.Do(func() {
+		w.do(func() {
 			w.busy.Store(false)
 			w.refresh()
 		})
 	}
+}
+
+// do does something on Fyne's goroutine, unless the window is gone: Fyne panics when it is asked while it ends. It may
+// be called from any goroutine.
+func (w *Window) do(f func()) {
+	w.gate.Lock()
+	defer w.gate.Unlock()
+	if !w.over {
+		fyne.Do(f)
+	}
+}
+
+// End is to be called when Fyne's loop has ended its work, before it is gone.
+func (w *Window) End() {
+	w.gate.Lock()
+	defer w.gate.Unlock()
+	w.over = true
 }
 
 // Focus says whether the window has the keyboard.
@@ -116,8 +137,10 @@ func (w *Window) attend() {
 	w.store.Attend(true)
 }
 
-// Tick is to be called now and then: it ends the attention of a window that nobody uses, and moves ages on.
-func (w *Window) Tick() {
+// Tick is to be called now and then, from any goroutine: it ends the attention of a window that nobody uses, and moves ages on.
+func (w *Window) Tick() { w.do(w.tick) }
+
+func (w *Window) tick() {
 	idle := w.now().Sub(w.used)
 	w.store.Attend(idle < attention && (w.focused || idle < attention/4))
 	w.refresh()

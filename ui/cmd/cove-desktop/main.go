@@ -8,8 +8,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"fyne.io/fyne/v2"
@@ -25,9 +23,8 @@ import (
 const tick = 10 * time.Second
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
+	// Fyne itself ends at SIGINT and SIGTERM.
+	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "cove-desktop:", err)
 		os.Exit(1)
 	}
@@ -61,6 +58,7 @@ func run(ctx context.Context) error {
 	w = view.New(win, look, store)
 	a.Lifecycle().SetOnEnteredForeground(func() { w.Focus(true) })
 	a.Lifecycle().SetOnExitedForeground(func() { w.Focus(false) })
+	a.Lifecycle().SetOnStopped(w.End)
 	win.SetOnClosed(func() { keep.Save(look.Variant, win.Canvas().Size()) })
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -70,10 +68,9 @@ func run(ctx context.Context) error {
 		for t := time.NewTicker(tick); ; {
 			select {
 			case <-ctx.Done():
-				fyne.Do(a.Quit)
 				return
 			case <-t.C:
-				fyne.Do(w.Tick)
+				w.Tick()
 			}
 		}
 	}()
