@@ -155,7 +155,7 @@ func newContainersPage(w *Window) *containersPage {
 	t := newTable(w, 4,
 		col{title: wordName, share: 1.25, sort: model.ByName},
 		col{title: wordImage, share: 1, sort: model.ByImage, from: 760},
-		col{title: wordPorts, width: 150},
+		col{title: wordPorts, share: 0.75},
 		col{title: wordCPU, width: 76, right: true, sort: model.ByCPU},
 		col{title: wordMemory, width: 98, right: true, sort: model.ByMemory, from: 640},
 		col{title: wordSince, width: 116, sort: model.BySince, from: 860})

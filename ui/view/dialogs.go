@@ -44,6 +44,7 @@ func (w *Window) runDialog(r model.Run) {
 	}
 	add := func(f *field, to *string) *field {
 		f.SetText(*to)
+		f.CursorColumn = len([]rune(*to))
 		fields[f] = to
 		f.OnChanged = func(string) { change() }
 		return f

@@ -174,7 +174,8 @@ func (r *boxRenderer) Refresh() {
 // keys is what a window does with a key that the focused widget has no use for.
 type keys interface {
 	key(*fyne.KeyEvent)
-	attend() // somebody is there
+	attend()                                                // somebody is there
+	tip(o fyne.CanvasObject, below fyne.Position, s string) // says what is under the pointer; nothing ends that
 }
 
 // kind is what a button is.
@@ -213,13 +214,22 @@ func (b *button) tap() {
 		b.press()
 	}
 }
-func (b *button) Tapped(*fyne.PointEvent)        { b.tap() }
-func (b *button) MouseIn(*desktop.MouseEvent)    { b.win.attend(); b.hover = true; b.Refresh() }
+func (b *button) Tapped(*fyne.PointEvent) { b.win.tip(b, fyne.Position{}, ""); b.tap() }
+func (b *button) MouseIn(*desktop.MouseEvent) {
+	b.win.attend()
+	b.win.tip(b, fyne.NewPos(b.Size().Width/2, b.Size().Height+6), b.tip)
+	b.hover = true
+	b.Refresh()
+}
 func (b *button) MouseMoved(*desktop.MouseEvent) {}
-func (b *button) MouseOut()                      { b.hover = false; b.Refresh() }
-func (b *button) FocusGained()                   { b.focus = true; b.Refresh() }
-func (b *button) FocusLost()                     { b.focus = false; b.Refresh() }
-func (b *button) TypedRune(rune)                 {}
+func (b *button) MouseOut() {
+	b.win.tip(b, fyne.Position{}, "")
+	b.hover = false
+	b.Refresh()
+}
+func (b *button) FocusGained()   { b.focus = true; b.Refresh() }
+func (b *button) FocusLost()     { b.focus = false; b.Refresh() }
+func (b *button) TypedRune(rune) {}
 func (b *button) TypedKey(e *fyne.KeyEvent) {
 	switch e.Name {
 	case fyne.KeyReturn, fyne.KeyEnter, fyne.KeySpace:

@@ -487,11 +487,22 @@ func (r *rowView) line() *line {
 }
 
 func (r *rowView) MouseIn(e *desktop.MouseEvent) { r.hover = true; r.MouseMoved(e); r.Refresh() }
-func (r *rowView) MouseOut()                     { r.hover, r.hot, r.over = false, -1, nil; r.Refresh() }
+func (r *rowView) MouseOut() {
+	r.t.win.tip(r, fyne.Position{}, "")
+	r.hover, r.hot, r.over = false, -1, nil
+	r.Refresh()
+}
 func (r *rowView) MouseMoved(e *desktop.MouseEvent) {
 	r.t.win.attend()
 	hot, u := r.actAt(e.Position), r.linkAt(e.Position)
 	if hot != r.hot || u != r.over {
+		say := ""
+		if hot >= 0 {
+			say = r.line().acts[hot].tip
+		} else if u != nil {
+			say = u.String()
+		}
+		r.t.win.tip(r, fyne.NewPos(e.Position.X, rowHeight-4), say)
 		r.hot, r.over = hot, u
 		r.Refresh()
 	}
@@ -544,6 +555,7 @@ func (r *rowView) linkAt(p fyne.Position) *url.URL {
 
 func (r *rowView) Tapped(e *fyne.PointEvent) {
 	r.t.win.attend()
+	r.t.win.tip(r, fyne.Position{}, "")
 	l := r.line()
 	if l == nil {
 		return

@@ -237,6 +237,17 @@ func TestContainersPage(t *testing.T) {
 	}
 }
 
+func TestTips(t *testing.T) {
+	w := open(t, shop(), theme.VariantDark, fyne.NewSize(1280, 800))
+	w.says <- api.Status{Phase: api.Running}
+	w.see("cache")
+	test.MoveMouse(w.win.Canvas(), fyne.NewPos(1204, 169))
+	w.see(wordRestart)
+	w.shot("tip")
+	test.MoveMouse(w.win.Canvas(), fyne.NewPos(700, 700))
+	w.until("the tip's end", func() bool { return !strings.Contains(w.text(), wordRestart) })
+}
+
 func TestSearchAndFilter(t *testing.T) {
 	w := open(t, shop(), theme.VariantDark, fyne.NewSize(1280, 800))
 	w.says <- api.Status{Phase: api.Running}

@@ -42,6 +42,7 @@ type Window struct {
 	page       page
 	toasts     *fyne.Container
 	modals     []*modal
+	tips       *tips
 
 	gate sync.Mutex
 	over bool // the window is gone: nothing may be asked of Fyne any more
@@ -62,9 +63,10 @@ func New(win fyne.Window, th *Theme, store *model.Store) *Window {
 	w.pages = []page{w.containers, w.images}
 	w.stage = container.NewStack()
 	w.toasts = newColumn(8)
+	w.tips = newTips(w)
 	w.rail = newRail(w, railEntry{"container", wordContainers, w.containers}, railEntry{"layers", wordImages, w.images})
 	body := container.New(&shell{}, w.rail, w.stage)
-	win.SetContent(container.NewStack(newBox(theme.ColorNameBackground, "", 0), body, container.New(&corner{}, w.toasts)))
+	win.SetContent(container.NewStack(newBox(theme.ColorNameBackground, "", 0), body, container.New(&corner{}, w.toasts), w.tips.layer))
 	win.SetPadded(false)
 	w.shortcuts()
 	w.show(w.containers)
@@ -206,6 +208,8 @@ func (w *Window) key(e *fyne.KeyEvent) {
 		w.store.Retry()
 	}
 }
+
+func (w *Window) tip(o fyne.CanvasObject, below fyne.Position, s string) { w.tips.show(o, below, s) }
 
 func (w *Window) focus(o fyne.Focusable) { w.win.Canvas().Focus(o) }
 
