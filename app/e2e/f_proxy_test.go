@@ -23,6 +23,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/covedesk/cove/app/internal/testregistry"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,7 @@ type corporate struct {
 	login string            // what Proxy-Authorization must be
 	files map[string][]byte // by URL
 	types map[string]string
+	real  map[string]string // addresses of real servers, by the host:port that it knows them by
 
 	mu    sync.Mutex
 	asked []string
@@ -49,6 +51,10 @@ func (c *corporate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodConnect && r.Host == registry {
 		speakNoTLS(w)
+		return
+	}
+	if to := c.real[r.Host]; r.Method == http.MethodConnect && to != "" {
+		tunnel(w, to)
 		return
 	}
 	b, is := c.files[r.URL.String()]
@@ -75,6 +81,27 @@ func speakNoTLS(w http.ResponseWriter) {
 	io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 	io.ReadFull(conn, make([]byte, 5)) // a record's header
 	io.WriteString(conn, "HTTP/1.0 400 Bad Request\r\n\r\n")
+}
+
+// tunnel joins a client with a server.
+func tunnel(w http.ResponseWriter, to string) {
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer server.Close()
+	client, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer client.Close()
+	io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
+	go func() {
+		io.Copy(server, client)
+		server.Close()
+	}()
+	io.Copy(client, server)
 }
 
 // heard says how often the proxy was asked something of this form, and whether always by who was logged in.
@@ -139,6 +166,8 @@ func theHostsProxy(t *testing.T) atStart {
 		files: map[string][]byte{"http://files.test/hello": []byte("by the proxy")}}
 	proxy.push(t, "app")
 	proxy.push(t, "base")
+	behind := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Htpasswd: alice})
+	proxy.real = map[string]string{testregistry.Behind + ":443": behind.Addr}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +196,15 @@ func (proxy *corporate) isUsed(t *testing.T, canary string) {
 	output(t, docker("pull", registry+"/app"))
 	if n, known := proxy.heard("GET http://" + registry + "/v2/app/blobs/"); n < 2 || !known {
 		t.Errorf("docker pull took %d blobs by the proxy, logged in: %v; want 2, always\n%s", n, known, strings.Join(proxy.asked, "\n"))
+	}
+	name := testregistry.Behind + "/app"
+	imported(t, name, 1000)
+	c := loggedIn(t, testregistry.Behind)
+	output(t, c.docker("push", name))
+	output(t, docker("rmi", name))
+	output(t, c.docker("pull", name))
+	if n, known := proxy.heard("CONNECT //" + testregistry.Behind + ":443"); n == 0 || !known {
+		t.Errorf("login, push and pull asked the proxy %d times, logged in: %v\n%s", n, known, strings.Join(proxy.asked, "\n"))
 	}
 	text, _ := failure(t, docker("pull", "refused.test/app"))
 	contains(t, "docker pull of what the proxy refuses", text, "Forbidden")
@@ -280,31 +318,39 @@ func holders(t *testing.T, text string) []string {
 	return found
 }
 
-// holds reads what a sparse file has.
-func holds(path string, text []byte) (bool, error) {
+func holds(path string, text []byte) (is bool, err error) {
+	err = chunks(path, func(part []byte) { is = is || bytes.Contains(part, text) })
+	return is, err
+}
+
+const (
+	chunk = 4 << 20 // what is read at once
+	lap   = 4 << 10 // and once more with the next, as a text may lie across
+)
+
+// chunks reads what a sparse file has.
+func chunks(path string, look func([]byte)) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer f.Close()
-	buf := make([]byte, 4<<20)
-	var kept []byte // the end of what was read, as a text may lie across
+	buf := make([]byte, lap+chunk)
+	kept := 0 // of the read before, at the buffer's begin
 	for at := int64(0); ; {
 		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 		if err != nil {
-			return false, nil // ENXIO: no data from here on
+			return nil // ENXIO: no data from here on
 		}
 		if data != at {
-			at, kept = data, nil
+			at, kept = data, 0
 		}
-		n, err := f.ReadAt(buf, at)
-		if whole := append(kept, buf[:n]...); bytes.Contains(whole, text) {
-			return true, nil
-		} else {
-			kept = append([]byte(nil), whole[max(0, len(whole)-len(text)):]...)
-		}
+		n, err := f.ReadAt(buf[kept:kept+chunk], at)
+		whole := buf[:kept+n]
+		look(whole)
+		kept = copy(buf, whole[max(0, len(whole)-lap):])
 		if at += int64(n); n == 0 || err != nil {
-			return false, nil
+			return nil
 		}
 	}
 }

@@ -85,6 +85,14 @@ func hostPort(t *testing.T, id, proto string) string {
 // unused is a port that nobody has on loopback, and that nobody takes before the test does.
 func unused(t *testing.T) string {
 	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+func freePort() (string, error) {
 	for range 100 {
 		// Not one that the system gives to connections, nor one of the other lane: see packaging/e2e.sh.
 		first := 20000
@@ -93,11 +101,10 @@ func unused(t *testing.T) string {
 		}
 		port := strconv.Itoa(first + rand.IntN(6000))
 		if free("tcp", "127.0.0.1:"+port) == nil {
-			return port
+			return port, nil
 		}
 	}
-	t.Fatal("no port is free")
-	return ""
+	return "", errors.New("no port is free")
 }
 
 func TestPublishedPortsAreOnTheHost(t *testing.T) {

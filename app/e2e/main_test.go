@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/covedesk/cove/app/internal/testregistry"
 )
 
 // patience bounds every single command. A boot takes 10 to 20 s on a quiet machine under software
@@ -23,8 +26,11 @@ const patience = 10 * time.Minute
 const image = "cove/test:latest"
 
 var world struct {
-	work string // what packaging/e2e.sh laid out: bin/, busybox, probe
-	home string // COVE_HOME
+	work      string           // what packaging/e2e.sh laid out: bin/, busybox, probe
+	home      string           // COVE_HOME
+	ca        *testregistry.CA // whom the engine believes
+	certPort  string           // the registry there is shown a certificate of ca: clientKey is its key
+	clientKey []byte
 }
 
 func TestMain(m *testing.M) {
@@ -62,6 +68,9 @@ func setUp() error {
 	if out, err := cove("config", "set", "sleep.after", "off").CombinedOutput(); err != nil {
 		return fmt.Errorf("cove config: %v\n%s", err, out)
 	}
+	if err := trust(); err != nil {
+		return err
+	}
 	start := time.Now()
 	if out, err := cove("start").CombinedOutput(); err != nil {
 		return fmt.Errorf("cove start: %v\n%s", err, out)
@@ -86,6 +95,33 @@ func setUp() error {
 		return fmt.Errorf("docker import: %v\n%s", err, out)
 	}
 	return nil
+}
+
+// trust makes a certificate authority, and tells the engine to believe it and what to show a registry.
+func trust() (err error) {
+	if world.ca, err = testregistry.NewCA(); err != nil {
+		return err
+	}
+	path := filepath.Join(world.work, "ca.pem")
+	if err := os.WriteFile(path, world.ca.PEM, 0o600); err != nil {
+		return err
+	}
+	if out, err := cove("config", "set", "registry.ca", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("cove config: %v\n%s", err, out)
+	}
+	if world.certPort, err = freePort(); err != nil {
+		return err
+	}
+	dir := filepath.Join(world.work, "docker", "certs.d", "host.docker.internal:"+world.certPort)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	cert, key, err := world.ca.Client()
+	if err != nil {
+		return err
+	}
+	world.clientKey = key
+	return errors.Join(os.WriteFile(filepath.Join(dir, "client.cert"), cert, 0o600), os.WriteFile(filepath.Join(dir, "client.key"), key, 0o600))
 }
 
 // testRoot is a container's root with busybox and the probe in it, as a tar.
