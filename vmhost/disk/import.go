@@ -109,6 +109,7 @@ func dataFile(info *qemuimgutil.Info) string {
 // dataIn is how many bytes of an image are data: what its sparse copy takes.
 func dataIn(ctx context.Context, src string) (int64, error) {
 	cmd := exec.CommandContext(ctx, "qemu-img", "map", "--output=json", src)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // not the passwords that are in ours
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

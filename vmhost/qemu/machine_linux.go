@@ -325,7 +325,7 @@ func (d *Driver) run(ctx context.Context, spec vmhost.Spec, version string, acce
 	m.cmd.ExtraFiles = l.inherited
 	m.cmd.Stdout, m.cmd.Stderr = m.printed, m.printed
 	m.cmd.Dir = "/"
-	m.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	m.cmd.Env = environ()
 	m.cmd.SysProcAttr = detached()
 	d.Log.Info("qemu starts", "args", m.cmd.Args)
 	if err := m.cmd.Start(); err != nil {
@@ -560,6 +560,7 @@ func (d *Driver) trial(ctx context.Context, accel, kernel string) error {
 	cmd := exec.CommandContext(ctx, d.Binary, withoutMonitor(args)...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stdout, cmd.Stderr = printed, printed
+	cmd.Env = environ()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err

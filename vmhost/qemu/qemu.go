@@ -83,7 +83,9 @@ func (d *Driver) version(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
+	ask := exec.CommandContext(ctx, path, "--version")
+	ask.Env = environ()
+	out, err := ask.CombinedOutput()
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 			return "", ctx.Err()
@@ -93,6 +95,9 @@ func (d *Driver) version(ctx context.Context) (string, error) {
 	d.asked, d.said = program, string(out)
 	return checkVersion(path, d.said)
 }
+
+// environ is what QEMU gets of ours: a proxy's password is in there for us, not for it.
+func environ() []string { return []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"} }
 
 var versionLine = regexp.MustCompile(`QEMU emulator version ((\d+)\.[0-9.]+)`)
 

@@ -16,6 +16,7 @@ import (
 const (
 	keep    = 512 << 10 // bytes of one log in memory: some thousand lines
 	maxFile = 4 << 20   // bytes of one file; the one before it is kept too
+	maxLine = 64 << 10  // a line that is longer is taken in parts
 )
 
 // Log is one program's. Write to it from any goroutine.
@@ -23,6 +24,7 @@ type Log struct {
 	name string
 
 	mu      sync.Mutex
+	begun   []byte // a line that has not ended, and may have half a secret
 	kept    []byte
 	total   int64 // bytes written in all
 	changed chan struct{}
@@ -77,16 +79,33 @@ func (l *Log) storeLocked(b []byte) {
 func (l *Log) CloseFile() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.takeLocked(len(l.begun))
 	if l.file != nil {
 		l.file.Close()
 		l.file = nil
 	}
 }
 
-// Write implements io.Writer; it does not fail.
+// Write implements io.Writer; it does not fail. Secrets in URLs do not get into the log, which takes whole
+// lines to know them by.
 func (l *Log) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.begun = append(l.begun, b...)
+	whole := bytes.LastIndexByte(l.begun, '\n') + 1
+	if len(l.begun)-whole > maxLine {
+		whole = len(l.begun)
+	}
+	l.takeLocked(whole)
+	return len(b), nil
+}
+
+// takeLocked moves the first n bytes of what has begun into the log.
+func (l *Log) takeLocked(n int) {
+	if n == 0 {
+		return
+	}
+	b := hide(l.begun[:n])
 	l.kept = append(l.kept, b...)
 	l.total += int64(len(b))
 	if len(l.kept) > 2*keep {
@@ -98,9 +117,9 @@ func (l *Log) Write(b []byte) (int, error) {
 		l.kept = append(l.kept[:0], cut...)
 	}
 	l.storeLocked(b)
+	l.begun = append(l.begun[:0], l.begun[n:]...)
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return len(b), nil
 }
 
 // Tail is the last n lines, or all that is kept if n is 0.
