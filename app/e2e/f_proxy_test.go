@@ -199,7 +199,7 @@ func (proxy *corporate) isUsed(t *testing.T, canary string) {
 	}
 	name := testregistry.Behind + "/app"
 	imported(t, name, 1000)
-	c := loggedIn(t, testregistry.Behind)
+	c := aliceAt(t, testregistry.Behind)
 	output(t, c.docker("push", name))
 	output(t, docker("rmi", name))
 	output(t, c.docker("pull", name))

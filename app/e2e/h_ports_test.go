@@ -85,14 +85,6 @@ func hostPort(t *testing.T, id, proto string) string {
 // unused is a port that nobody has on loopback, and that nobody takes before the test does.
 func unused(t *testing.T) string {
 	t.Helper()
-	port, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
-func freePort() (string, error) {
 	for range 100 {
 		// Not one that the system gives to connections, nor one of the other lane: see packaging/e2e.sh.
 		first := 20000
@@ -101,10 +93,11 @@ func freePort() (string, error) {
 		}
 		port := strconv.Itoa(first + rand.IntN(6000))
 		if free("tcp", "127.0.0.1:"+port) == nil {
-			return port, nil
+			return port
 		}
 	}
-	return "", errors.New("no port is free")
+	t.Fatal("no port is free")
+	return ""
 }
 
 func TestPublishedPortsAreOnTheHost(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,11 +25,9 @@ const patience = 10 * time.Minute
 const image = "cove/test:latest"
 
 var world struct {
-	work      string           // what packaging/e2e.sh laid out: bin/, busybox, probe
-	home      string           // COVE_HOME
-	ca        *testregistry.CA // whom the engine believes
-	certPort  string           // the registry there is shown a certificate of ca: clientKey is its key
-	clientKey []byte
+	work string           // what packaging/e2e.sh laid out: bin/, busybox, probe
+	home string           // COVE_HOME
+	ca   *testregistry.CA // whom the engine believes
 }
 
 func TestMain(m *testing.M) {
@@ -97,31 +94,21 @@ func setUp() error {
 	return nil
 }
 
-// trust makes a certificate authority, and tells the engine to believe it and what to show a registry.
+// trust has the engine, from its next start on, believe the tests' certificate authority.
 func trust() (err error) {
-	if world.ca, err = testregistry.NewCA(); err != nil {
-		return err
-	}
 	path := filepath.Join(world.work, "ca.pem")
-	if err := os.WriteFile(path, world.ca.PEM, 0o600); err != nil {
-		return err
+	if world.ca == nil {
+		if world.ca, err = testregistry.NewCA(); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, world.ca.PEM, 0o600); err != nil {
+			return err
+		}
 	}
 	if out, err := cove("config", "set", "registry.ca", path).CombinedOutput(); err != nil {
 		return fmt.Errorf("cove config: %v\n%s", err, out)
 	}
-	if world.certPort, err = freePort(); err != nil {
-		return err
-	}
-	dir := filepath.Join(world.work, "docker", "certs.d", "host.docker.internal:"+world.certPort)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	cert, key, err := world.ca.Client()
-	if err != nil {
-		return err
-	}
-	world.clientKey = key
-	return errors.Join(os.WriteFile(filepath.Join(dir, "client.cert"), cert, 0o600), os.WriteFile(filepath.Join(dir, "client.key"), key, 0o600))
+	return nil
 }
 
 // testRoot is a container's root with busybox and the probe in it, as a tar.

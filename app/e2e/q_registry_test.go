@@ -59,8 +59,8 @@ func (c client) login(at, user, password string) *exec.Cmd {
 	return cmd
 }
 
-// loggedIn is a client that is alice at this registry, until the test ends.
-func loggedIn(t *testing.T, at string) client {
+// aliceAt is a client that is alice at this registry, until the test ends.
+func aliceAt(t *testing.T, at string) client {
 	t.Helper()
 	c := newClient(t)
 	output(t, c.login(at, "alice", alice["alice"]))
@@ -137,7 +137,7 @@ func TestAPrivateRegistry(t *testing.T) {
 		t.Errorf("after a wrong password something is stored for %s", user)
 	}
 
-	c := loggedIn(t, at)
+	c := aliceAt(t, at)
 	if user, secret := stored(t, at); user != "alice" || secret != alice["alice"] {
 		t.Errorf("docker-credential-cove has %q, %q; want alice's", user, secret)
 	}
@@ -176,23 +176,6 @@ func TestAPrivateRegistry(t *testing.T) {
 	}
 }
 
-// A registry on the engine's settings: its certificate is known by registry.ca, and the client's comes from
-// docker's certs.d.
-func TestAClientCertificate(t *testing.T) {
-	r := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Port: world.certPort, ClientCert: true})
-	name := fromVM(r) + "/app"
-	imported(t, name, 1000)
-	output(t, docker("push", name))
-	other := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, ClientCert: true})
-	output(t, docker("tag", name, fromVM(other)+"/app"))
-	defer docker("rmi", fromVM(other)+"/app").Run()
-	text, _ := failure(t, docker("push", fromVM(other)+"/app"))
-	contains(t, "docker push without the certificate", text, "certificate required")
-	unknown := testregistry.Start(t, testregistry.Options{TLS: true})
-	text, _ = failure(t, docker("pull", fromVM(unknown)+"/app"))
-	contains(t, "docker pull from who has a certificate of an unknown authority", text, "certificate signed by unknown authority")
-}
-
 func TestTokensThatEnd(t *testing.T) {
 	r := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Token: alice, IdentityTokens: true})
 	at := fromVM(r)
@@ -200,7 +183,7 @@ func TestTokensThatEnd(t *testing.T) {
 	imported(t, name, 1000)
 	text, _ := failure(t, newClient(t).login(at, "alice", "wrong"))
 	contains(t, "docker login with a wrong password", text, "unauthorized: incorrect username or password")
-	c := loggedIn(t, at)
+	c := aliceAt(t, at)
 	if user, secret := stored(t, at); user != "<token>" || !slices.Contains(r.Tokens(), secret) {
 		t.Errorf("stored is %q with %q; want the registry's identity token in the password's place", user, secret)
 	}
@@ -230,7 +213,7 @@ func TestCredentialsDoNotFollowARedirect(t *testing.T) {
 		r := testregistry.Start(t, o)
 		name := fromVM(r) + "/app"
 		imported(t, name, 1000)
-		c := loggedIn(t, fromVM(r))
+		c := aliceAt(t, fromVM(r))
 		output(t, c.docker("push", name))
 		output(t, docker("rmi", name))
 		output(t, c.docker("pull", name))
@@ -341,7 +324,7 @@ func TestPullShowsItsProgress(t *testing.T) {
 	r := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Htpasswd: alice})
 	name := fromVM(r) + "/app"
 	imported(t, name, size)
-	output(t, loggedIn(t, fromVM(r)).docker("push", name))
+	output(t, aliceAt(t, fromVM(r)).docker("push", name))
 	output(t, docker("rmi", name))
 	r.Slow(size / 3)
 

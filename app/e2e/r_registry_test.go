@@ -101,6 +101,9 @@ func TestRegistriesAsTheSettingsSay(t *testing.T) {
 		for key := range keys {
 			output(t, cove("config", "unset", key)) // from the next start on: what the engine believes till then is for registries that have gone
 		}
+		if err := trust(); err != nil {
+			t.Error(err)
+		}
 	}()
 	output(t, cove("restart"))
 

@@ -202,18 +202,28 @@ func TestCanary(t *testing.T) {
 	files := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Htpasswd: map[string]string{"alice": password, "carol": carol, "dave": dave}, RedirectBlobs: hostAlias, Mark: b.mark})
 	tokens := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Token: map[string]string{"bob": b.secret("token server's password")}, IdentityTokens: true, Mark: b.mark})
 	bob := b.all[len(b.all)-1].text
-	certs := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, Port: world.certPort, ClientCert: true})
+	certs := testregistry.Start(t, testregistry.Options{TLS: true, CA: world.ca, ClientCert: true})
+	cert, key, err := world.ca.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(world.work, "docker", "certs.d", fromVM(certs))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"client.cert": cert, "client.key": key} {
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// The second line begins in the secret number (RFC 5915, of 32 bytes); what is public follows.
-	b.made("client's key", strings.Split(string(world.clientKey), "\n")[2][:24])
+	b.made("client's key", strings.Split(string(key), "\n")[2][:24])
 	refuses := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="corporate"`)
 		http.Error(w, "log in", http.StatusProxyAuthRequired)
 	}))
 	defer refuses.Close()
-	dead, err := freePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	dead := unused(t)
 	// said is a command of Cove's own. What it prints is looked at; that it works is not asked.
 	said := func(cmd *exec.Cmd) string {
 		out, _ := cmd.CombinedOutput()
@@ -321,10 +331,8 @@ func TestCanary(t *testing.T) {
 	failure(t, c.docker("pull", "host.docker.internal:"+dead+"/app"))
 	failure(t, c.docker("pull", "refused.test/app"))
 	failure(t, c.docker("pull", "nobody/app"))
-	for _, auth := range []string{
-		base64.URLEncoding.EncodeToString([]byte(`{"username": "dave", "password": ` + strconv.Quote(dave) + `}`)),
-		base64.URLEncoding.EncodeToString([]byte(`{"username": "dave", "password": ` + strconv.Quote(dave)))[:60],
-	} {
+	auth := fmt.Sprintf(`{"serveraddress": %q, "username": "dave", "password": %q}`, fromVM(files), dave)
+	for _, auth := range []string{base64.URLEncoding.EncodeToString([]byte(auth)), base64.URLEncoding.EncodeToString([]byte(auth))[:120]} {
 		q, _ := http.NewRequest("POST", "http://docker/images/create?fromImage="+url.QueryEscape(fromVM(files)+"/none"), nil)
 		q.Header.Set("X-Registry-Auth", auth)
 		if a, err := overSocket().Do(q); err == nil {
@@ -409,7 +417,7 @@ func TestCanary(t *testing.T) {
 		{"cmdline of docker", "password of a build's context", "the user gave it there"},
 		{"environ of coved", "proxy's password in the environment", "whoever starts coved gave it"},
 		{filepath.Join(world.home, "settings.json"), "proxy's password in the settings", "docs/host.md: it is kept there, 0600"},
-		{filepath.Join(world.work, "docker", "certs.d"), "client's key", "the user's own folder"},
+		{folder, "client's key", "the user's own folder"},
 		{"the guest's processes", "container's environment", "the container has it"},
 		{filepath.Join(world.home, "vm", "default", "data.raw"), "container's environment", "the engine keeps containers' settings on its disk"},
 		{filepath.Join(world.home, "vm", "default", "data.raw"), "URL's signature", "BuildKit keeps the errors of builds in its history; signatures end by themselves"},

@@ -4,7 +4,6 @@
 package testregistry
 
 import (
-	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -25,8 +24,6 @@ type Options struct {
 	TLS bool
 	// CA signs the certificate. Nil: a new one.
 	CA *CA
-	// Port is where it listens. Empty: where there is room.
-	Port string
 	// ClientCert lets in only who has a certificate of the same CA (CA.Client). It needs TLS.
 	ClientCert bool
 	// Htpasswd lets in who has one of these passwords, by user: Basic authentication.
@@ -83,14 +80,14 @@ func Start(t testing.TB, o Options) *Registry {
 	order := order{Folder: folder, Users: o.Htpasswd}
 	if o.Token != nil {
 		r.token = newTokenServer(r)
-		r.token.port = r.serve(t, "token", "0", r.token, false)
+		r.token.port = r.serve(t, "token", r.token, false)
 		if order.Token, err = r.token.trust(folder, r.scheme()+"://realm.invalid:"+r.token.port+"/token"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if o.RedirectBlobs != "" {
 		r.blobs = &blobServer{registry: r}
-		r.blobs.port = r.serve(t, "blobs", "0", r.blobs, false)
+		r.blobs.port = r.serve(t, "blobs", r.blobs, false)
 	}
 	run(t, order)
 	socket := filepath.Join(folder, "socket")
@@ -103,7 +100,7 @@ func Start(t testing.TB, o Options) *Registry {
 		ErrorLog:       quiet,
 		Transport:      &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }},
 	}
-	r.Port = r.serve(t, "registry", cmp.Or(o.Port, "0"), http.HandlerFunc(r.front), o.ClientCert)
+	r.Port = r.serve(t, "registry", http.HandlerFunc(r.front), o.ClientCert)
 	r.Addr = "127.0.0.1:" + r.Port
 	r.URL = r.scheme() + "://" + r.Addr
 	return r
@@ -117,13 +114,13 @@ func (r *Registry) scheme() string {
 }
 
 // serve runs one of the registry's servers on a port of its own, which it returns.
-func (r *Registry) serve(t testing.TB, name, port string, h http.Handler, clientCert bool) string {
+func (r *Registry) serve(t testing.TB, name string, h http.Handler, clientCert bool) string {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 	s := &http.Server{Handler: r.record.of(name, h), ErrorLog: quiet, ReadHeaderTimeout: time.Minute}
 	if r.options.TLS {
 		config, err := r.CA.server(clientCert)
