@@ -48,8 +48,7 @@ func (c client) config() string { return filepath.Join(c.folder, "config.json") 
 
 func (c client) docker(args ...string) *exec.Cmd {
 	cmd := docker(args...)
-	// BuildKit has the client ask for tokens, on this machine, whose own authorities count then.
-	cmd.Env = append(cmd.Env, "SSL_CERT_FILE="+filepath.Join(world.work, "ca.pem"), "DOCKER_CONFIG="+c.folder, "PATH="+filepath.Join(world.work, "bin")+":"+os.Getenv("PATH"))
+	cmd.Env = append(cmd.Env, "DOCKER_CONFIG="+c.folder, "PATH="+filepath.Join(world.work, "bin")+":"+os.Getenv("PATH"))
 	return cmd
 }
 
@@ -223,16 +222,24 @@ func TestCredentialsDoNotFollowARedirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		pulled := len(asked(r, "blobs", "GET", ""))
-		output(t, c.docker("build", "-q", "--no-cache", dir))
+		// For a build, docker itself fetches tokens, and this machine does not know the VM's name for it.
+		builds := o.Token == nil
+		if builds {
+			output(t, c.docker("build", "-q", "--no-cache", dir))
+		}
+		if n := len(asked(r, "blobs", "GET", "")); pulled == 0 || builds && n == pulled {
+			t.Errorf("%d blobs came from elsewhere by a pull, %d after a build; want some", pulled, n)
+		}
 		// The other server asks for a password outright.
 		r.AskElsewhere(true)
 		output(t, docker("image", "prune", "-f"))
 		output(t, docker("builder", "prune", "-af"))
 		failure(t, c.docker("pull", name))
-		failure(t, c.docker("build", "-q", "--no-cache", dir))
-		r.AskElsewhere(false)
-		if n := len(asked(r, "blobs", "GET", "")); pulled == 0 || n < pulled {
-			t.Errorf("%d blobs came from elsewhere by a pull, %d after a build; want some", pulled, n)
+		if builds {
+			failure(t, c.docker("build", "-q", "--no-cache", dir))
+		}
+		if n := len(asked(r, "blobs", "GET", "")); n <= pulled {
+			t.Errorf("the server that asks for a password was asked %d times", n-pulled)
 		}
 		for _, q := range asked(r, "blobs", "GET", "") {
 			if q.Credential != "" || q.Host == "" || strings.Contains(strings.Join(q.Headers, " "), "Auth") {
