@@ -240,13 +240,12 @@ func TestCanary(t *testing.T) {
 	}
 
 	// The morning: coved starts with a proxy in its environment, and a mirror that nobody serves.
-	said(cove("config", "set", "registry.mirrors", "http://host.docker.internal:"+dead))
-	start := cove("start")
-	start.Env = append(start.Env, "HTTPS_PROXY="+logins(b.secret("proxy's password in the environment")))
-	text := said(start)
-	if phase() != "running" {
-		t.Fatal(text)
+	proxy := "HTTPS_PROXY=" + logins(b.secret("proxy's password in the environment"))
+	for _, cmd := range []*exec.Cmd{cove("config", "set", "registry.mirrors", "http://host.docker.internal:"+dead), cove("start")} {
+		cmd.Env = append(cmd.Env, proxy, "NO_PROXY="+hostAlias)
+		said(cmd)
 	}
+	contains(t, "cove logs coved", said(cove("logs", "coved")), "from=environment")
 	coved := one(t, "bin/coved")
 	done := make(chan struct{})
 	var watching sync.WaitGroup
