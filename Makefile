@@ -46,7 +46,7 @@ test-unit: ## The tests that boot nothing
 
 .PHONY: test-race
 test-race: ## The same with the race detector, for the packages where goroutines meet
-	@CGO_ENABLED=1 go test -race ./ui/model ./proxy/... ./app/... ./credhelper/keystore ./vmhost/fakevm/... ./vmhost/qemu/... ./vmhost/netstack/... ./vmhost/share/... ./guestd/internal/supervise/... ./guestd/internal/mounts
+	@CGO_ENABLED=1 go test -race ./ui/... ./proxy/... ./app/... ./credhelper/keystore ./vmhost/fakevm/... ./vmhost/qemu/... ./vmhost/netstack/... ./vmhost/share/... ./guestd/internal/supervise/... ./guestd/internal/mounts
 
 .PHONY: test-e2e
 test-e2e: ## The tests that boot a real VM, run as an ordinary user

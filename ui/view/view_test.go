@@ -34,6 +34,7 @@ type engine struct {
 	has    []container.Summary
 	images []image.Summary
 	log    string
+	pull   string
 	asked  []string
 }
 
@@ -60,6 +61,12 @@ func (e *engine) ContainerLogs(ctx context.Context, _ string, _ container.LogsOp
 	go io.WriteString(w, e.log)
 	return r, nil
 }
+func (e *engine) ImagePull(ctx context.Context, _ string, _ image.PullOptions) (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go io.WriteString(w, e.pull)
+	return r, nil
+}
 func (e *engine) ContainerRemove(_ context.Context, id string, _ container.RemoveOptions) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -84,12 +91,15 @@ func (d daemon) Events(ctx context.Context, f func(api.Event)) error {
 	}
 }
 
-// window is one with an engine behind it. Refreshes are the test's to ask for: everything of Fyne stays on its goroutine.
+// window is one with an engine behind it. What is posted waits for until: all of Fyne stays on the test's goroutine.
 type window struct {
 	*Window
 	t     *testing.T
 	store *model.Store
 	says  chan api.Status
+
+	mu     sync.Mutex
+	posted []func()
 }
 
 func open(t *testing.T, e *engine, variant fyne.ThemeVariant, size fyne.Size) *window {
@@ -100,7 +110,12 @@ func open(t *testing.T, e *engine, variant fyne.ThemeVariant, size fyne.Size) *w
 	win := test.NewTempWindow(t, nil)
 	d := daemon{make(chan api.Status, 4)}
 	store := model.New(d, e, func() {})
-	w := &window{New(win, th, store), t, store, d.says}
+	w := &window{Window: New(win, th, store), t: t, store: store, says: d.says}
+	w.Window.post = func(f func()) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.posted = append(w.posted, f)
+	}
 	win.Resize(size)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -120,6 +135,13 @@ func (w *window) until(what string, ok func() bool) {
 	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("never came: %s. The window says:\n%s", what, w.text())
+		}
+		w.mu.Lock()
+		todo := w.posted
+		w.posted = nil
+		w.mu.Unlock()
+		for _, f := range todo {
+			f()
 		}
 		w.refresh()
 	}
@@ -390,6 +412,35 @@ func TestImagesPage(t *testing.T) {
 		s := w.text()
 		return strings.Contains(s, "1 of 5 images") && !strings.Contains(s, "redis")
 	})
+}
+
+func TestPullShowsItsLayersAndCanBeCancelled(t *testing.T) {
+	for name, v := range variants {
+		e := shop()
+		e.pull = `{"status":"Pulling from library/postgres","id":"17.6"}
+{"status":"Pulling fs layer","id":"3d8a4f0c91be"}
+{"status":"Pulling fs layer","id":"a1c0ff37d2e4"}
+{"status":"Pulling fs layer","id":"77b0c2d1e9aa"}
+{"status":"Downloading","progressDetail":{"current":28200000,"total":28200000},"id":"3d8a4f0c91be"}
+{"status":"Pull complete","id":"3d8a4f0c91be"}
+{"status":"Downloading","progressDetail":{"current":31800000,"total":77500000},"id":"77b0c2d1e9aa"}
+`
+		w := open(t, e, v, fyne.NewSize(1280, 800))
+		w.says <- api.Status{Phase: api.Running}
+		w.see("cache")
+		w.show(w.images)
+		w.pullDialog("postgres:17.6")
+		w.see("docker pull postgres:17.6")
+		w.button(wordPull).tap()
+		for _, part := range []string{"Pulling postgres:17.6", "60 MB of 106 MB", "Pull complete", "31.8 MB / 77.5 MB"} {
+			w.see(part)
+		}
+		w.shot("pull-" + name)
+		w.button(wordInBackground).tap()
+		w.see("pulling postgres:17.6, 46 %")
+		w.store.Pulls()[0].Cancel()
+		w.until("its end", func() bool { return len(w.store.Pulls()) == 0 && !strings.Contains(w.text(), "pulling") })
+	}
 }
 
 func TestRunDialog(t *testing.T) {

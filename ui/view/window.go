@@ -45,7 +45,8 @@ type Window struct {
 	tips       *tips
 
 	gate sync.Mutex
-	over bool // the window is gone: nothing may be asked of Fyne any more
+	post func(func()) // onto Fyne's goroutine
+	over bool         // the window is gone: nothing may be asked of Fyne any more
 
 	focused bool
 	used    time.Time
@@ -56,7 +57,7 @@ var _ keys = (*Window)(nil)
 
 // New fills a window. The store's changes are to be handed to Changed.
 func New(win fyne.Window, th *Theme, store *model.Store) *Window {
-	w := &Window{win: win, store: store, theme: th, now: time.Now, focused: true}
+	w := &Window{win: win, store: store, theme: th, now: time.Now, post: fyne.Do, focused: true}
 	w.used = w.now()
 	w.containers = newContainersPage(w)
 	w.images = newImagesPage(w)
@@ -114,7 +115,7 @@ func (w *Window) do(f func()) {
 	w.gate.Lock()
 	defer w.gate.Unlock()
 	if !w.over {
-		fyne.Do(f)
+		w.post(f)
 	}
 }
 
