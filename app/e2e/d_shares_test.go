@@ -79,6 +79,12 @@ func TestMountsOfTheHost(t *testing.T) {
 			t.Errorf("the container read %q", got)
 		}
 	})
+	t.Run("a folder whose name is two lines", func(t *testing.T) {
+		write(t, filepath.Join(dir, "two\nlines", "in"), "from the host\n")
+		if got := output(t, docker("run", "--rm", "-v", dir+"/two\nlines:/x", image, "cat", "/x/in")); got != "from the host\n" {
+			t.Errorf("the container read %q", got)
+		}
+	})
 	t.Run("inspect says the host's path", func(t *testing.T) {
 		output(t, docker("create", "--name", "where", "-v", dir+":/x", image))
 		defer docker("rm", "-f", "where").Run()

@@ -248,7 +248,8 @@ func (proxy *corporate) isUsed(t *testing.T, canary string) {
 	}
 }
 
-// containersProxies are given to containers by docker's own way, and taken away at the start without them.
+// containersProxies are given to containers by docker's own way, and taken away at the start without them. Nobody
+// listens where the proxy is said to be.
 func containersProxies(t *testing.T) atStart {
 	canary := "canary" + rand.Text()
 	port := unused(t)
@@ -266,6 +267,11 @@ func containersProxies(t *testing.T) atStart {
 		seen: func(t *testing.T) {
 			env := output(t, docker("run", "--rm", image, "env"))
 			contains(t, "a container's environment", env, "HTTPS_PROXY=http://user:"+canary+"@host.docker.internal:"+port+"\n", "https_proxy=", "NO_PROXY=corp.example,localhost,")
+			text, _ := failure(t, docker("pull", "refused.test/app"))
+			contains(t, "docker pull by a proxy that is not there", text, "proxyconnect", "connection refused")
+			if strings.Contains(text, canary) {
+				t.Errorf("docker pull by a proxy that is not there shows its password:\n%s", text)
+			}
 			for _, name := range []string{"coved", "guestd", "dockerd", "containerd"} {
 				if strings.Contains(output(t, cove("logs", name)), canary) {
 					t.Errorf("the log of %s shows the proxy's password", name)
