@@ -885,3 +885,26 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// testdata/cosign is what cosign 3.1.1 pushed to a registry, by `cosign sign --key` with --new-bundle-format
+// false and true, as a layout; beside the first is a signature by a key that nobody has any more.
+func TestWhatCosignMakes(t *testing.T) {
+	key, err := os.ReadFile("testdata/cosign/cosign.pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := trust(t, map[string]string{"for": "*", "key": string(key)})
+	for _, c := range []struct {
+		name, want, form string
+		keys             []Key
+	}{
+		{"localhost:43217/cs/classic:1", api.VerifyVerified, "tag", keys},
+		{"localhost:43217/cs/bundle:1", api.VerifyVerified, "bundle", keys}, // the other form names another repository, this one none
+		{"localhost:43217/cs/classic:1", api.VerifyWrongKey, "tag", trust(t, map[string]string{"for": "*", "key": somebody(t).pem})},
+	} {
+		v, err := checking(c.keys, Reach{}).Check(t.Context(), api.VerifyRequest{Path: "testdata/cosign", Reference: c.name})
+		if err != nil || v.Reason != c.want || v.Signature == nil || v.Signature.Form != c.form {
+			t.Errorf("Check(%s) = %s, %q, %+v, %v; want %s by a %s", c.name, v.Reason, v.Summary, v.Signature, err, c.want, c.form)
+		}
+	}
+}
