@@ -14,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
@@ -189,8 +188,7 @@ func (s *Store) Follow(ctx context.Context, id string, l *Log) {
 		}) {
 			return
 		}
-		err := s.followOnce(ctx, id, l, &last)
-		if err != nil && ctx.Err() == nil && !client.IsErrNotFound(err) {
+		if err := s.followOnce(ctx, id, l, &last); err != nil {
 			pause(ctx, again)
 		}
 	}

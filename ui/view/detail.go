@@ -153,8 +153,10 @@ func (d *detail) refresh() {
 	d.name.set(model.Plain(name))
 	word, tone := stateWord(d.last), d.last.Tone()
 	switch {
-	case k == nil:
+	case k == nil && d.w.store.Life().Serves():
 		word, tone = "gone", model.Quiet
+	case k == nil:
+		word, tone = "the engine does not run", model.Quiet
 	case k.Pending != "":
 		word, tone = strings.ToLower(k.Pending.Doing())+" …", model.Busy
 	}

@@ -20,7 +20,7 @@ type railItem struct {
 	hover, focused bool
 }
 
-func (n *railItem) open()                          { n.w.attend(); n.w.show(n.entry.page) }
+func (n *railItem) open()                          { n.w.attend(); n.w.home(n.entry.page) }
 func (n *railItem) Tapped(*fyne.PointEvent)        { n.open() }
 func (n *railItem) MouseIn(*desktop.MouseEvent)    { n.w.attend(); n.hover = true; n.Refresh() }
 func (n *railItem) MouseMoved(*desktop.MouseEvent) {}

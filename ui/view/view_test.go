@@ -362,6 +362,10 @@ func TestDetail(t *testing.T) {
 		w.shot("stats-" + name)
 		w.key(key(fyne.KeyEscape))
 		w.see("6 containers")
+		w.containers.open(strings.Repeat("4a", 12), 0)
+		w.see("storefront / api-1")
+		w.rail.items[0].open()
+		w.see("6 containers")
 	}
 }
 

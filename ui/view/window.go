@@ -177,6 +177,14 @@ func (w *Window) show(p page) {
 	w.refresh()
 }
 
+// home goes to a page, and from within it to its beginning.
+func (w *Window) home(p page) {
+	if w.page == p {
+		p.escape()
+	}
+	w.show(p)
+}
+
 func (w *Window) shortcuts() {
 	add := func(key fyne.KeyName, mod fyne.KeyModifier, f func()) {
 		w.win.Canvas().AddShortcut(&desktop.CustomShortcut{KeyName: key, Modifier: mod}, func(fyne.Shortcut) {
@@ -190,7 +198,7 @@ func (w *Window) shortcuts() {
 	add(fyne.KeyK, fyne.KeyModifierShortcutDefault, func() { w.palette() })
 	add(fyne.KeyR, fyne.KeyModifierShortcutDefault, func() { w.store.Retry() })
 	for i, key := range []fyne.KeyName{fyne.Key1, fyne.Key2} {
-		add(key, fyne.KeyModifierShortcutDefault, func() { w.show(w.pages[i]) })
+		add(key, fyne.KeyModifierShortcutDefault, func() { w.home(w.pages[i]) })
 	}
 	w.win.Canvas().SetOnTypedKey(func(e *fyne.KeyEvent) { w.key(e) })
 }
