@@ -22,7 +22,7 @@ trap finish EXIT
 go test -c -tags e2e -o "$work/e2e.test" ./app/e2e
 go test -c -tags e2e -o "$work/qemu.test" ./vmhost/qemu
 CGO_ENABLED=0 go build -trimpath -o "$work/probe" ./app/e2e/probe
-CGO_ENABLED=0 go -C app/internal/testregistry/distribution build -trimpath -o "$work/registry" .
+install "$(go -C app/internal/testregistry/distribution tool -n distribution)" "$work/registry" # as the unit tests have it
 mkdir "$work/bin"
 cp -a --reflink=auto bin/. "$work/bin/"
 cp /bin/busybox "$work/busybox"
