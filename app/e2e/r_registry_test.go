@@ -271,6 +271,12 @@ func TestRegistriesAsTheSettingsSay(t *testing.T) {
 	t.Run("a client's key is on no disk", func(t *testing.T) {
 		line := strings.Split(string(key), "\n")[1]
 		contains(t, "the key in the VM", output(t, cove("shell", "--", "cat", "/etc/docker/certs.d/"+at(mutual)+"/client0.key")), line)
+		// Nor could it come there by the swap, which is a file on the data disk.
+		run := output(t, cove("shell", "--", "grep", " /run tmpfs ", "/proc/mounts"))
+		contains(t, "what /run is", run, "noswap")
+		if most := output(t, cove("shell", "--", "cat", "/sys/fs/cgroup/cove/dockerd/memory.swap.max")); most != "0\n" {
+			t.Errorf("dockerd may have %q bytes of swap; want none", most)
+		}
 		output(t, cove("shell", "--", "sync"))
 		if found, want := holders(t, line), filepath.Join(certs, at(mutual), "client.key"); len(found) != 1 || found[0] != want {
 			t.Errorf("the client's key is in %q; want it in %s alone", found, want)
