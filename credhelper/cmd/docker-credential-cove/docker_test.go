@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,14 +28,14 @@ func dockerCLI(t *testing.T) string {
 // docker login stores with us, config.json has no secret, and docker logout erases.
 func TestDockerLogin(t *testing.T) {
 	const password = "c4nary password"
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, given, _ := r.BasicAuth(); user != "alice" || given != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}))
 	defer registry.Close()
-	server := strings.TrimPrefix(registry.URL, "http://")
+	server := strings.TrimPrefix(registry.URL, "https://")
 
 	docker := dockerCLI(t)
 	m := headless(t)
@@ -44,7 +45,12 @@ func TestDockerLogin(t *testing.T) {
 	if err := os.WriteFile(config, []byte(`{"credsStore":"cove"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m = m.with("DOCKER_CONFIG", dir, "DOCKER_HOST", "unix://"+filepath.Join(dir, "nobody.sock"),
+	// Without an engine the CLI logs in by itself, and then not by plain http.
+	ca := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: registry.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = m.with("DOCKER_CONFIG", dir, "SSL_CERT_FILE", ca, "DOCKER_HOST", "unix://"+filepath.Join(dir, "nobody.sock"),
 		"PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
 	run := func(in string, args ...string) (string, error) {
 		cmd := m.command(docker, args...)
