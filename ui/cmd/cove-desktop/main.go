@@ -6,8 +6,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"fyne.io/fyne/v2"
@@ -74,8 +76,22 @@ func run(ctx context.Context) error {
 			}
 		}
 	}()
-	win.ShowAndRun()
+	err = show(win)
 	cancel()
 	<-done
+	return err
+}
+
+// show returns when the window was closed. Where there is no display, Fyne panics with GLFW's error.
+func show(win fyne.Window) (err error) {
+	defer func() {
+		p := recover()
+		if e, is := p.(error); is && strings.Contains(e.Error(), "GLFW") {
+			err = errors.New("no window can be opened here. It needs X11 or Wayland (DISPLAY or WAYLAND_DISPLAY names it) and OpenGL; cove, the command, needs neither")
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	win.ShowAndRun()
 	return nil
 }
