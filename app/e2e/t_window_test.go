@@ -84,6 +84,15 @@ func TestT01TheWindowShowsAContainersState(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("cove-desktop does not end")
 	}
+	// Where there is no session bus, a library would start one that nobody ends.
+	names, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, name := range names {
+		if comm, _ := os.ReadFile(name); string(comm) == "dbus-daemon\n" {
+			if env, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "environ")); bytes.Contains(env, []byte(world.home)) {
+				t.Errorf("cove-desktop left a session bus behind: %s", name)
+			}
+		}
+	}
 	if s := said.String(); strings.Contains(s, "call thread") || strings.Contains(s, "panic:") {
 		t.Errorf("cove-desktop complains:\n%s", s)
 	}

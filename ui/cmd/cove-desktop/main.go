@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ func run(ctx context.Context) error {
 	}
 	defer docker.Close()
 
+	ownNoBus()
 	app.SetMetadata(fyne.AppMetadata{ID: "io.github.covedesk.cove", Name: "Cove", Migrations: map[string]bool{"fyneDo": true}})
 	a := app.New()
 	keep := view.Remember(home.Dir("window.json"))
@@ -80,6 +82,15 @@ func run(ctx context.Context) error {
 	cancel()
 	<-done
 	return err
+}
+
+// ownNoBus names the place of the user's session bus where nothing names one. With no name at all Fyne's library
+// starts a bus (dbus-launch), which nobody ends.
+func ownNoBus() {
+	const name = "DBUS_SESSION_BUS_ADDRESS"
+	if runtime.GOOS == "linux" && os.Getenv(name) == "" {
+		os.Setenv(name, fmt.Sprintf("unix:path=/run/user/%d/bus", os.Getuid()))
+	}
 }
 
 // show returns when the window was closed. Where there is no display, Fyne panics with GLFW's error.
