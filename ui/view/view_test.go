@@ -404,13 +404,16 @@ func TestStates(t *testing.T) {
 }
 
 func TestImagesPage(t *testing.T) {
-	w := open(t, shop(), theme.VariantLight, fyne.NewSize(1280, 800))
-	w.says <- api.Status{Phase: api.Running}
-	w.show(w.images)
-	w.see("alpine:3")
-	w.see("storefront-api-1")
-	w.see("5 images")
-	w.shot("images-light")
+	var w *window
+	for name, v := range variants {
+		w = open(t, shop(), v, fyne.NewSize(1280, 800))
+		w.says <- api.Status{Phase: api.Running}
+		w.show(w.images)
+		w.see("alpine:3")
+		w.see("storefront-api-1")
+		w.see("5 images")
+		w.shot("images-" + name)
+	}
 	w.images.filter.choose(2)
 	w.until("the unused one alone", func() bool {
 		s := w.text()

@@ -35,31 +35,33 @@ func trust(t *testing.T, r *testregistry.Registry) {
 	t.Setenv("SSL_CERT_FILE", ca)
 }
 
+// allOf gives all that a program says.
+func allOf(stdin, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // A user whose settings name a helper that is gone logs in, with docker and cove as they ship.
 func TestDockerLogsInAgain(t *testing.T) {
 	cli := docker(t)
 	r := testregistry.Start(t, testregistry.Options{TLS: true, Htpasswd: map[string]string{"alice": "s3cret-word"}})
 	s := user(t, "{\n\t\"auths\": {},\n\t\"credsStore\": \"desktop\"\n}")
 	trust(t, r)
-	run := func(stdin, name string, args ...string) (string, error) {
-		cmd := exec.Command(name, args...)
-		cmd.Stdin = strings.NewReader(stdin)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
 	login := []string{"login", "--username", "alice", "--password-stdin", r.Addr}
 	cove := filepath.Join(built, "cove")
 
-	if out, err := run("s3cret-word", cli, login...); err == nil || !strings.Contains(out, "docker-credential-desktop") {
+	if out, err := allOf("s3cret-word", cli, login...); err == nil || !strings.Contains(out, "docker-credential-desktop") {
 		t.Errorf("with a helper that is gone docker login = %v\n%s", err, out)
 	}
-	if out, err := run("", cove, "credentials", "doctor"); err == nil || !strings.Contains(out, "docker-credential-desktop") {
+	if out, err := allOf("", cove, "credentials", "doctor"); err == nil || !strings.Contains(out, "docker-credential-desktop") {
 		t.Errorf("cove credentials doctor = %v\n%s", err, out)
 	}
-	if out, err := run("", cove, "credentials", "doctor", "--fix"); err != nil {
+	if out, err := allOf("", cove, "credentials", "doctor", "--fix"); err != nil {
 		t.Errorf("cove credentials doctor --fix = %v\n%s", err, out)
 	}
-	if out, err := run("s3cret-word", cli, login...); err != nil || strings.Contains(out, "unencrypted") {
+	if out, err := allOf("s3cret-word", cli, login...); err != nil || strings.Contains(out, "unencrypted") {
 		t.Errorf("docker login = %v\n%s", err, out)
 	}
 	if got := held(t, r.Addr); got != "alice:s3cret-word" {
@@ -68,10 +70,10 @@ func TestDockerLogsInAgain(t *testing.T) {
 	if got := read(t, s.Docker.Path()); strings.Contains(got, auth("alice", "s3cret-word")) || !strings.Contains(got, r.Addr) {
 		t.Errorf("after the login the settings are %s", got)
 	}
-	if out, err := run("", cove, "credentials", "status"); err != nil || !strings.Contains(out, "alice at "+r.Addr) || strings.Contains(out, "s3cret-word") {
+	if out, err := allOf("", cove, "credentials", "status"); err != nil || !strings.Contains(out, "alice at "+r.Addr) || strings.Contains(out, "s3cret-word") {
 		t.Errorf("cove credentials status = %v\n%s", err, out)
 	}
-	if out, err := run("", cli, "logout", r.Addr); err != nil {
+	if out, err := allOf("", cli, "logout", r.Addr); err != nil {
 		t.Errorf("docker logout = %v\n%s", err, out)
 	}
 	if got := held(t, r.Addr); !strings.HasPrefix(got, "none") {
@@ -85,20 +87,14 @@ func TestWhatDockerKeptInPlainTextIsMoved(t *testing.T) {
 	r := testregistry.Start(t, testregistry.Options{TLS: true, Token: map[string]string{"alice": "s3cret-word"}})
 	s := user(t, "")
 	trust(t, r)
-	run := func(stdin, name string, args ...string) (string, error) {
-		cmd := exec.Command(name, args...)
-		cmd.Stdin = strings.NewReader(stdin)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	if out, err := run("s3cret-word", cli, "login", "--username", "alice", "--password-stdin", r.Addr); err != nil {
+	if out, err := allOf("s3cret-word", cli, "login", "--username", "alice", "--password-stdin", r.Addr); err != nil {
 		t.Fatalf("docker login = %v\n%s", err, out)
 	}
 	before := read(t, s.Docker.Path())
 	if !strings.Contains(before, `"auth": "`) {
 		t.Fatalf("docker does not keep it in plain text: %s", before)
 	}
-	if out, err := run("", filepath.Join(built, "cove"), "credentials", "use", "file", "--yes"); err != nil {
+	if out, err := allOf("", filepath.Join(built, "cove"), "credentials", "use", "file", "--yes"); err != nil {
 		t.Fatalf("cove credentials use = %v\n%s", err, out)
 	}
 	if got := read(t, s.Docker.Path()); strings.Contains(got, `"auth"`) || strings.Contains(got, "identitytoken") {
@@ -108,7 +104,7 @@ func TestWhatDockerKeptInPlainTextIsMoved(t *testing.T) {
 		t.Errorf("the keystore has %s", got)
 	}
 	// A login without a word takes what is kept; without an engine it gets no further.
-	if out, _ := run("", cli, "login", r.Addr); !strings.Contains(out, "Authenticating with existing credentials... [Username: alice]") {
+	if out, _ := allOf("", cli, "login", r.Addr); !strings.Contains(out, "Authenticating with existing credentials... [Username: alice]") {
 		t.Errorf("docker does not find what was moved: %s", out)
 	}
 }

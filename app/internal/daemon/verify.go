@@ -43,7 +43,7 @@ func (d *Daemon) VerifyImage(ctx context.Context, q api.VerifyRequest) (api.Veri
 	if err != nil {
 		return api.Verification{}, err
 	}
-	r := d.newReach(s)
+	r := d.newReach(s, registryOf(q.Reference))
 	defer r.close()
 	c := imagetrust.Checker{Keys: s.Trust, Now: time.Now, Reach: imagetrust.Reach{Transport: r, Dial: dialRegistry, Credential: dockerCredential, MayPlain: r.mayPlain}}
 	v, err := c.Check(ctx, q)
@@ -65,6 +65,7 @@ func (d *Daemon) VerifyImage(ctx context.Context, q api.VerifyRequest) (api.Veri
 // reach reaches registries as the engine does: by the host's proxies, with what the host trusts for each, and
 // with less for those that the settings call insecure.
 type reach struct {
+	registry string // the one that is asked, whose authorities count for its token server too; empty: none is
 	proxy    func(*url.URL) (*url.URL, error)
 	trusted  trust.Found
 	insecure trust.Insecure
@@ -73,7 +74,16 @@ type reach struct {
 	by map[string]*http.Transport // host:port
 }
 
-func (d *Daemon) newReach(s settings.Values) *reach {
+// registryOf is the registry of an image's name, as docker's certs.d has it; empty where there is no such name.
+func registryOf(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return ""
+	}
+	return reference.Domain(named)
+}
+
+func (d *Daemon) newReach(s settings.Values, registry string) *reach {
 	p, err := hostProxies(s.Proxy, hostproxy.Host)
 	if err != nil {
 		d.log.Warn("host proxies", "err", err)
@@ -84,8 +94,9 @@ func (d *Daemon) newReach(s settings.Values) *reach {
 	}
 	_, insecure := joined(s.Engine, "insecure-registries", s.Registry.Insecure)
 	return &reach{
-		proxy:   (&httpproxy.Config{HTTPProxy: p.HTTP.RevealURL(), HTTPSProxy: p.HTTPS.RevealURL(), NoProxy: p.No + "," + hostproxy.HostName}).ProxyFunc(),
-		trusted: trust.Find(trust.Here(docker.Dir), s.Registry.CA, time.Now(), protocol.MaxTrust), insecure: insecure,
+		registry: registry,
+		proxy:    (&httpproxy.Config{HTTPProxy: p.HTTP.RevealURL(), HTTPSProxy: p.HTTPS.RevealURL(), NoProxy: p.No + "," + hostproxy.HostName}).ProxyFunc(),
+		trusted:  trust.Find(trust.Here(docker.Dir), s.Registry.CA, time.Now(), protocol.MaxTrust), insecure: insecure,
 		by: map[string]*http.Transport{},
 	}
 }
@@ -109,7 +120,7 @@ func (r *reach) transport(host string) (*http.Transport, error) {
 	if t := r.by[host]; t != nil {
 		return t, nil
 	}
-	config, err := r.trusted.For(host, "")
+	config, err := r.trusted.For(host, r.registry)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,15 @@
 package daemon
 
 import (
+	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"testing"
 
 	"github.com/covedesk/cove/app/api"
+	"github.com/covedesk/cove/app/internal/trust"
 	"github.com/docker/docker/api/types/image"
 )
 
@@ -35,5 +40,26 @@ func TestImageOf(t *testing.T) {
 		if !slices.Equal(got.Digests, c.digests) || got.Same != c.same {
 			t.Errorf("imageOf of %s = %+v; want %v, same %v", c.is, *got, c.digests, c.same)
 		}
+	}
+}
+
+func TestARegistrysAuthoritiesCountForItsTokenServer(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	found := trust.Found{Registries: []trust.Registry{{Host: "r.test:5000", Authorities: []*x509.Certificate{server.Certificate()}}}}
+	for name, trusted := range map[string]bool{"r.test:5000/team/app:1": true, "other.test/app": false, "app": false, "": false} {
+		r := &reach{registry: registryOf(name), trusted: found, proxy: func(*url.URL) (*url.URL, error) { return nil, nil }, by: map[string]*http.Transport{}}
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := r.RoundTrip(q)
+		if err == nil {
+			a.Body.Close()
+		}
+		if (err == nil) != trusted {
+			t.Errorf("a token for %q from a server of r.test's authority: %v; want it trusted: %v", name, err, trusted)
+		}
+		r.close()
 	}
 }

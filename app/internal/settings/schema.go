@@ -135,12 +135,7 @@ var schema = []key{
 		name: "accelerator", kind: "choice", applies: restart, description: "What runs the VM's code. auto takes the best that is proven to work.",
 		fallback: func(Host) string { return "auto" },
 		allowed:  func(Host) string { return strings.Join(accelerators, ", ") },
-		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(accelerators, s) {
-				return "", errRange
-			}
-			return s, nil
-		},
+		parse:    oneOf(accelerators),
 		take: func(v *Values, s string) {
 			if s != "auto" {
 				v.Accelerator = s
@@ -151,13 +146,8 @@ var schema = []key{
 		name: "publish-address", kind: "choice", applies: restart, description: "Where `-p 8080:80` listens: on loopback (127.0.0.1 and ::1), or on all addresses, for the network to reach. Networks keep what held when they were made.",
 		fallback: func(Host) string { return "loopback" },
 		allowed:  func(Host) string { return strings.Join(publishAddresses, ", ") },
-		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(publishAddresses, s) {
-				return "", errRange
-			}
-			return s, nil
-		},
-		take: func(v *Values, s string) { v.PublishAll = s == "all" },
+		parse:    oneOf(publishAddresses),
+		take:     func(v *Values, s string) { v.PublishAll = s == "all" },
 	},
 	{
 		name: "ssh-agent", kind: "path", applies: now, description: "The ssh agent that containers reach which mount /run/host-services/ssh-auth.sock. auto: the one of SSH_AUTH_SOCK where coved was started; a path: the one of this socket.",
@@ -179,25 +169,15 @@ var schema = []key{
 		name: "credentials.docker", kind: "choice", applies: restart, description: "auto: where docker would keep the passwords of registries in plain text, and none of its settings is at stake, it is made to use Cove's credential helper. off: only `cove credentials use` does that.",
 		fallback: func(Host) string { return "auto" },
 		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
-		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(autoOff, s) {
-				return "", errRange
-			}
-			return s, nil
-		},
-		take: func(v *Values, s string) { v.CredentialsOff = s == "off" },
+		parse:    oneOf(autoOff),
+		take:     func(v *Values, s string) { v.CredentialsOff = s == "off" },
 	},
 	{
 		name: "proxy.mode", kind: "choice", applies: restart, description: "HTTP proxies for the engine, which pulls and builds by them. auto: proxy.http and proxy.https where one is set, else the host's: those of coved's environment, then the system's. off: none.",
 		fallback: func(Host) string { return "auto" },
 		allowed:  func(Host) string { return strings.Join(autoOff, ", ") },
-		parse: func(_ Host, s string) (string, error) {
-			if !slices.Contains(autoOff, s) {
-				return "", errRange
-			}
-			return s, nil
-		},
-		take: func(v *Values, s string) { v.Proxy.Off = s == "off" },
+		parse:    oneOf(autoOff),
+		take:     func(v *Values, s string) { v.Proxy.Off = s == "off" },
 	},
 	{
 		name: "proxy.http", kind: "url", applies: restart, description: "The proxy for http, such as http://user:password@proxy.example.com:3128. Its password is kept in settings.json and never shown.",
